@@ -10,7 +10,19 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("datasets", "errors", "evaluate", "generate", "nn", "parallel", "prng", "report", "scaling", "series", "train")
+_ROOMS = (
+    "datasets",
+    "errors",
+    "evaluate",
+    "generate",
+    "nn",
+    "parallel",
+    "prng",
+    "report",
+    "scaling",
+    "series",
+    "train",
+)
 _NAMES = {
     "PacketSeries": "series",
     "load": "datasets",

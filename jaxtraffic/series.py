@@ -96,7 +96,11 @@ class PacketSeries:
         shape = self.size.shape
         problems = [
             ("size", len(shape) != 2 or self.size.dtype != np.int16, "[flow, packet] int16"),
-            ("direction", self.direction.shape != shape or self.direction.dtype != np.int8, "int8 of the shape of size"),
+            (
+                "direction",
+                self.direction.shape != shape or self.direction.dtype != np.int8,
+                "int8 of the shape of size",
+            ),
             ("iat", self.iat.shape != shape or self.iat.dtype != np.float32, "float32 of the shape of size"),
             ("label", self.label.shape != shape[:1] or self.label.dtype != np.int32, "[flow] int32"),
             ("group", self.group is not None and self.group.shape != shape[:1], "[flow] int32 or None"),

@@ -1,0 +1,19 @@
+"""Training: state, compiled program, loop, checkpoints, streaming."""
+
+from jaxtraffic.train.checkpoint import Checkpoints
+from jaxtraffic.train.loop import Interrupted, total_steps, train
+from jaxtraffic.train.program import make_chunk, steps_per_epoch
+from jaxtraffic.train.state import TrainConfig, TrainState, init_state, make_optimizer
+
+__all__ = [
+    "Checkpoints",
+    "Interrupted",
+    "TrainConfig",
+    "TrainState",
+    "init_state",
+    "make_chunk",
+    "make_optimizer",
+    "steps_per_epoch",
+    "total_steps",
+    "train",
+]
