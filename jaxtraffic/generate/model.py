@@ -174,7 +174,7 @@ class Generator:
         return self._to_series(signed, labels), observed
 
     def sampling_program(self, mesh: Mesh, guidance: float, observers: tuple[sampler.Observer, ...] = ()) -> Any:
-        """The jitted program (params, scale, prepared, key, index [chunk], label [chunk]) -> (signed sizes, results)."""
+        """The jitted (params, scale, prepared, key, index [chunk], label [chunk]) -> (signed sizes, results)."""
         return _sampling_program(self, mesh, guidance, observers)
 
     def _prepare(self, params: Any) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from jaxtraffic.train.checkpoint import Checkpoints
 from jaxtraffic.train.loop import Interrupted, total_steps, train
 from jaxtraffic.train.program import make_chunk, steps_per_epoch
+from jaxtraffic.train.progress import ProgressReport
 from jaxtraffic.train.state import TrainConfig, TrainState, init_state, make_optimizer
 
 __all__ = [
     "Checkpoints",
     "Interrupted",
+    "ProgressReport",
     "TrainConfig",
     "TrainState",
     "init_state",

@@ -91,10 +91,15 @@ def train(
             if resident
             else stream.chunks(arrays, batch_size=batch_size, chunk=config.log_steps, seed=0, start_step=step)
         )
-        saved, clock = step, time.perf_counter()
+        saved, compiled = step, None
         while step < total:
             chunk_data = data if resident else parallel.put_replicated(next(batches), mesh)
-            state, metrics = program(state, chunk_data, step_key, jnp.int32(total))
+            arguments = (state, chunk_data, step_key, jnp.int32(total))
+            if compiled is None:
+                clock = time.perf_counter()
+                compiled = program.lower(*arguments).compile()
+                compile_seconds, clock = time.perf_counter() - clock, time.perf_counter()
+            state, metrics = compiled(*arguments)
             losses, norms = (parallel.to_host(metrics[name]) for name in ("loss", "grad_norm"))
             before, step = step, min(step + config.log_steps, total)
             _require_finite(losses[: step - before], norms[: step - before], before, folder)
@@ -107,6 +112,7 @@ def train(
                 "learning_rate": float(schedule(step - 1)),
                 "flows_per_s": (step - before) * batch_size / seconds,
                 "seconds": seconds,
+                "compile_seconds": compile_seconds,
             }
             if parallel.is_main():
                 with (folder / "metrics.jsonl").open("a") as file:
