@@ -92,7 +92,17 @@ def make_optimizer(
         optax.adamw(schedule, weight_decay=config.weight_decay, mask=decays),
         optax.masked(optax.scale(slower), in_state_space),
     )
-    return transform, schedule
+    return _standard_promotion(transform), schedule
+
+
+def _standard_promotion(transform: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same transformation where the user asked for strict dtype promotion, which optax does not keep."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transform.update(updates, state, params)
+
+    return optax.GradientTransformation(transform.init, update)
 
 
 def init_state(params: Any, transform: optax.GradientTransformation, config: TrainConfig) -> TrainState:
