@@ -102,6 +102,8 @@ def command_line(run: Callable[[Options, Console], None], description: str) -> N
     """Parses the command line and runs; an error of ours is one line and exit code 2 (1 for a failed training)."""
     options = tyro.cli(Options, description=description)
     console, errors = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(width=140)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
     try:
         run(options, console)

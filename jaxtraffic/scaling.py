@@ -20,6 +20,8 @@ QUANTILE_LIMIT = 4.2
 """Range of quantile-scaled values: Phi(-4.2) = 1.3e-5 on each side, shared with the outermost values."""
 NEIGHBOURHOOD = 16
 """Bytes within which an unseen size counts as a neighbour of a seen one."""
+UNSEEN_SHARE = 0.5
+"""Unseen sizes share this much of the Good-Turing estimate: a pseudo-count of a half from every value seen once."""
 
 
 @jax.tree_util.register_dataclass
@@ -56,9 +58,10 @@ class QuantileScaling:
     With F the distribution of the sizes at a position, a value v becomes Phi^-1(U), U uniform on (F(v-), F(v)) and
     drawn afresh each time, so that the scaled marginal is a standard normal (cut at +-4.2) without atoms; the inverse
     is the smallest v with F(v) >= Phi(z). Every atom therefore comes back exactly and with its own probability.
-    Sizes that no training flow has at a position keep the Good-Turing share of probability (values seen once / flows),
-    spread within 16 bytes of the values seen once, and every other integer of the range an interval of two float32
-    steps, so that any integer within the range is inverted exactly.
+    Sizes that no training flow has at a position share half of the Good-Turing estimate of their probability (values
+    seen once / flows), spread within 16 bytes of the values seen once; every other integer of the range gets an
+    interval of two float32 steps, so that any integer within the range is inverted exactly.
+    Source: TabDDPM's quantile scaling (2023), made exact on point masses by randomisation (reference 4.3).
 
     Attributes:
         cdf: [T, V + 1] float32, F at the boundaries of the V integers `low`, `low` + 1, ...
@@ -138,7 +141,7 @@ def _mass(count: np.ndarray, zero: int) -> np.ndarray:
     for side in (-1, 1):
         spread[sign == side] = np.convolve(once * (sign == side), triangle, mode="same")[sign == side]
     spread[(count > 0) | (sign == 0)] = 0
-    unseen = once.sum() / n if spread.sum() else 0.0
+    unseen = UNSEEN_SHARE * once.sum() / n if spread.sum() else 0.0
     return (1 - unseen) * count / n + (unseen * spread / spread.sum() if unseen else 0.0)
 
 

@@ -11,9 +11,10 @@ import jaxtraffic
 
 ROOT = Path(jaxtraffic.__file__).parent
 # From the top of the house to its foundation (DESIGN.md); a file may import from its own room and from later ones.
-ROOMS = (
-    "experiments report evaluate classify generate information train nn represent augment datasets scaling parallel prng series errors"
-).split()
+ROOMS = [
+    *("experiments", "report", "evaluate", "classify", "generate", "information", "train", "nn", "represent"),
+    *("augment", "datasets", "scaling", "parallel", "prng", "series", "errors"),
+]
 NUMPY_ONLY = {"report": {"jax", "flax", "optax", "orbax"}}
 
 

@@ -63,7 +63,8 @@ def test_labels_are_dropped_at_the_stated_rate():
     schedule = schedules.make_schedule()
     label = jnp.full(20_000, 3, jnp.int32)
     x0 = jnp.zeros((20_000, 2))
-    ddpm.loss(lambda x, t, y: seen.append(y) or x, schedule, jax.random.key(0), x0, label, class_dropout=0.2, no_class=7)
+    denoise = lambda x, t, y: seen.append(y) or x  # noqa: E731
+    ddpm.loss(denoise, schedule, jax.random.key(0), x0, label, class_dropout=0.2, no_class=7)
     dropped = np.asarray(seen[0] == 7).mean()
     assert abs(dropped - 0.2) < 0.012 and set(np.unique(seen[0])) == {3, 7}
 

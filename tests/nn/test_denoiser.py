@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxtraffic import parallel
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.nn import DenoiserConfig, S4, functional, is_state_space, make_denoiser
+from jaxtraffic.nn import S4, DenoiserConfig, functional, is_state_space, make_denoiser
 
 SMALL = DenoiserConfig(width=16, blocks=2, mlp_ratio=2.0, embedding=8, state=8)
 
@@ -129,7 +129,8 @@ def test_every_mesh_gives_the_same_prediction(spec):
 
 
 def test_bad_options_are_refused():
-    for change, word in [({"space": "s5"}, "state space"), ({"precision": "int4"}, "precision"), ({"dt_min": -1.0}, "dt")]:
+    bad = [({"space": "s5"}, "state space"), ({"precision": "int4"}, "precision"), ({"dt_min": -1.0}, "dt")]
+    for change, word in bad:
         with pytest.raises(ConfigError, match=word):
             make_denoiser(dataclasses.replace(SMALL, **change), 3, 12)
 

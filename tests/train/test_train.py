@@ -14,8 +14,16 @@ import pytest
 
 from jaxtraffic import parallel
 from jaxtraffic.errors import ConfigError, DataError, TrainingError
-from jaxtraffic.train import Checkpoints, Interrupted, TrainConfig, init_state, make_chunk, make_optimizer, train
-from jaxtraffic.train import stream
+from jaxtraffic.train import (
+    Checkpoints,
+    Interrupted,
+    TrainConfig,
+    init_state,
+    make_chunk,
+    make_optimizer,
+    stream,
+    train,
+)
 from jaxtraffic.train.state import update_ema
 
 CONFIG = TrainConfig(
@@ -71,9 +79,8 @@ def test_eight_devices_equal_one(tmp_path, batch_size):
     for devices in (1, 8):
         (tmp_path / str(devices)).mkdir()
     one, eight = (run(tmp_path / str(devices), config, devices=devices) for devices in (1, 8))
-    np.testing.assert_allclose(
-        [line["loss"] for line in metrics(tmp_path / "1")], [line["loss"] for line in metrics(tmp_path / "8")], rtol=1e-5
-    )
+    losses = [[line["loss"] for line in metrics(tmp_path / name)] for name in ("1", "8")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(eight.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
