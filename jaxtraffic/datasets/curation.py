@@ -1,0 +1,206 @@
+"""Rules that drop flows on purpose; each says what it dropped.
+
+The order is that of `curate`: DNS, short flows, small classes, tier. The defaults are those of the thesis (DNS flows
+dropped, classes under 500 flows dropped, tier "50" = the 50 most popular classes); sets of fewer than 100,000 flows use
+200 in place of 500.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxtraffic.errors import ConfigError
+from jaxtraffic.series import PacketSeries
+
+log = logging.getLogger("jaxtraffic.datasets")
+
+TIERS = ("all", "50")
+"""All classes, or the 50 most popular."""
+
+SMALL_SET = 100_000
+"""Flows under which a set counts as small."""
+
+_DNS_WORD = re.compile(r"dns|(?<![a-z])(?:doh|doq)(?![a-z])")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropped:
+    """What one rule dropped.
+
+    Attributes:
+        rule: name of the rule.
+        flows: flows dropped.
+        classes: classes that have no flow left because of this rule.
+        detail: one line for people, with names and thresholds.
+    """
+
+    rule: str
+    flows: int
+    classes: int
+    detail: str
+
+
+def is_dns_name(name: str) -> bool:
+    """Whether an application or category name says DNS: "dns" anywhere, or "doh" or "doq" as a word."""
+    return bool(_DNS_WORD.search(name.lower()))
+
+
+def check_tier(tier: str) -> None:
+    """Raises ConfigError for a tier that does not exist."""
+    if tier not in TIERS:
+        raise ConfigError(f"unknown tier {tier!r}; choose from: {', '.join(TIERS)}")
+
+
+def default_min_flows(n_flows: int) -> int:
+    """Flows a class needs in a set of `n_flows`: 500, or 200 where the set has fewer than 100,000 flows."""
+    return 200 if n_flows < SMALL_SET else 500
+
+
+def drop_dns(flows: PacketSeries, is_dns: np.ndarray) -> tuple[PacketSeries, Dropped]:
+    """Drops DNS flows, known by the reader from ports or names.
+
+    Args:
+        flows: n flows.
+        is_dns: [flow] bool.
+    """
+    return _drop(flows, ~is_dns, "dns", "flows to or from a DNS port, or of a DNS application")
+
+
+def drop_short(flows: PacketSeries, min_packets: int) -> tuple[PacketSeries, Dropped]:
+    """Drops flows with fewer than `min_packets` packets; with 1, flows without any packet."""
+    if not 1 <= min_packets <= flows.length:
+        raise ConfigError(
+            f"min_packets must be from 1 to {flows.length}, the packets kept of a flow; got {min_packets}"
+        )
+    return _drop(flows, flows.n_packets >= min_packets, "min_packets", f"flows with fewer than {min_packets} packet(s)")
+
+
+def drop_small_classes(flows: PacketSeries, min_flows: int) -> tuple[PacketSeries, Dropped]:
+    """Drops classes with fewer than `min_flows` flows."""
+    keep = flows.counts() >= min_flows
+    return _drop(flows, keep[flows.label], "min_flows", f"classes with fewer than {min_flows} flows")
+
+
+def keep_tier(flows: PacketSeries, tier: str) -> tuple[PacketSeries, Dropped]:
+    """Keeps the most popular classes, ties by name: 50 for tier "50", every class for "all"."""
+    check_tier(tier)
+    kept = popular_first(flows)[: len(flows.class_names) if tier == "all" else int(tier)]
+    return _drop(flows, np.isin(flows.label, kept), "tier", f"classes outside tier {tier}")
+
+
+def popular_first(flows: PacketSeries) -> np.ndarray:
+    """[class] labels, most flows first, ties by name."""
+    counts = flows.counts()
+    return np.array(sorted(range(counts.size), key=lambda label: (-counts[label], flows.class_names[label])), np.int32)
+
+
+def reindex(flows: PacketSeries) -> PacketSeries:
+    """Renumbers the classes that have flows, most popular first, ties by name; the others lose their names."""
+    order = popular_first(flows)
+    order = order[flows.counts()[order] > 0]
+    new = np.full(len(flows.class_names), -1, np.int32)
+    new[order] = np.arange(order.size, dtype=np.int32)
+    return flows.replace(label=new[flows.label], class_names=tuple(flows.class_names[label] for label in order))
+
+
+def curate(
+    flows: PacketSeries,
+    *,
+    is_dns: np.ndarray | None = None,
+    min_packets: int = 1,
+    min_flows: int | None = None,
+    tier: str = "all",
+) -> tuple[PacketSeries, list[Dropped]]:
+    """Applies the rules in order and renumbers the classes.
+
+    Args:
+        flows: as read.
+        is_dns: [flow] bool, or None where DNS flows are classes like any other.
+        min_packets: packets a flow needs.
+        min_flows: flows a class needs, counted after the rules before it; None: by the size of the set as read.
+        tier: "all" or "50".
+
+    Returns:
+        Flows whose classes are ordered by popularity (ties by name), and one entry for each rule that was applied, also
+        where it dropped nothing.
+
+    Raises:
+        ConfigError: unknown tier, impossible min_packets, or rules that leave no flow.
+    """
+    check_tier(tier)
+    n_read = len(flows)
+    dropped = []
+    if min_flows is None:
+        min_flows = default_min_flows(n_read)
+    if is_dns is not None:
+        flows, count = drop_dns(flows, is_dns)
+        dropped.append(count)
+    for rule, value in ((drop_short, min_packets), (drop_small_classes, min_flows), (keep_tier, tier)):
+        flows, count = rule(flows, value)
+        dropped.append(count)
+    if not len(flows):
+        reasons = "; ".join(f"{entry.flows} dropped as {entry.detail}" for entry in dropped if entry.flows)
+        raise ConfigError(f"no flow of {n_read} is left ({reasons}); lower min_packets or min_flows")
+    return reindex(flows), dropped
+
+
+def subsample(flows: PacketSeries, max_flows: int, *, seed: int = 0) -> tuple[PacketSeries, Dropped]:
+    """Draws `max_flows` flows without replacement, in proportion to the classes and in their old order.
+
+    A class keeps at least 10 flows where it has them and max_flows allows it for every class, else at least 1.
+
+    Args:
+        flows: curated flows.
+        max_flows: flows to keep; a set that is not larger stays as it is.
+        seed: of the draw.
+
+    Raises:
+        ConfigError: fewer flows than classes are asked for.
+    """
+    counts = flows.counts()
+    if max_flows < counts.size:
+        raise ConfigError(f"max_flows must be at least {counts.size}, the number of classes; got {max_flows}")
+    keep = np.ones(len(flows), bool)
+    if max_flows < len(flows):
+        rng = np.random.default_rng(seed)
+        keep[:] = False
+        for label, quota in enumerate(_quotas(counts, max_flows)):
+            keep[rng.choice(np.flatnonzero(flows.label == label), quota, replace=False)] = True
+    return _drop(flows, keep, "max_flows", f"flows beyond the {max_flows} asked for (stratified, seed {seed})")
+
+
+def _quotas(counts: np.ndarray, total: int) -> np.ndarray:
+    """[class] flows to keep, `total` in sum: a floor for each class, the rest in proportion."""
+    floor = np.minimum(counts, 10)
+    if floor.sum() > total:
+        floor = np.minimum(counts, 1)
+    spare = total - int(floor.sum())
+    if not spare:
+        return floor
+    return floor + largest_remainder(np.maximum(counts * (total / counts.sum()) - floor, 0.0), spare)
+
+
+def largest_remainder(shares: Sequence[float] | np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers in proportion to `shares`, `total` in sum; what rounding leaves goes to the largest remainders."""
+    exact = np.asarray(shares, float) * (total / np.sum(shares))
+    counts = np.floor(exact).astype(np.int64)
+    counts[np.argsort(counts - exact, kind="stable")[: total - int(counts.sum())]] += 1
+    return counts
+
+
+def _drop(flows: PacketSeries, keep: np.ndarray, rule: str, detail: str) -> tuple[PacketSeries, Dropped]:
+    """Keeps the chosen flows; class names stay, so that labels go on meaning the same."""
+    before = flows.counts() > 0
+    kept = flows if keep.all() else flows[keep]
+    lost = [name for name, had, has in zip(flows.class_names, before, kept.counts() > 0) if had and not has]
+    if lost:
+        detail += f" ({', '.join(lost[:10])}{', ...' if len(lost) > 10 else ''})"
+    result = Dropped(rule, len(flows) - len(kept), len(lost), detail)
+    if result.flows:
+        log.info("dropped %d flows and %d classes: %s", result.flows, result.classes, result.detail)
+    return kept, result

@@ -1,0 +1,224 @@
+"""A simulated stand-in for CESNET-QUIC22, written in the layout of the real set and read by the reader of the real set.
+
+It lets a first run work without a download. It is no substitute: nothing measured on it is a result about real traffic,
+and everything made from it carries source "simulated".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from jaxtraffic.datasets.curation import largest_remainder
+from jaxtraffic.datasets.ppi import MAX_PACKETS
+from jaxtraffic.datasets.quic_model import CLIENTS, Packets, simulate_flows
+from jaxtraffic.datasets.quic_services import SERVICES, STACKS, Service
+from jaxtraffic.datasets.roots import replacing
+from jaxtraffic.errors import DataError
+
+VERSION = 1
+"""Raise it when the same seed gives other files, so that old ones are replaced."""
+
+DEFAULT_FLOWS = 22_000
+
+MARKER = "simulated.json"
+"""File at the top of a simulated set that says so and from what it was made."""
+
+COLUMNS = (
+    "ID", "SRC_IP", "DST_IP", "DST_ASN", "SRC_PORT", "DST_PORT", "PROTOCOL", "QUIC_VERSION", "QUIC_SNI",
+    "QUIC_USER_AGENT", "TIME_FIRST", "TIME_LAST", "DURATION", "BYTES", "BYTES_REV", "PACKETS", "PACKETS_REV", "PPI",
+    "PPI_LEN", "PPI_DURATION", "PPI_ROUNDTRIPS", "PHIST_SRC_SIZES", "PHIST_DST_SIZES", "PHIST_SRC_IPT",
+    "PHIST_DST_IPT", "APP", "CATEGORY", "FLOW_ENDREASON_IDLE", "FLOW_ENDREASON_ACTIVE", "FLOW_ENDREASON_OTHER",
+)  # fmt: skip
+"""Columns of a day file, in the order of the README of CESNET-QUIC22."""
+
+_DAY = datetime.datetime(2022, 10, 31)
+_FOLDER = "simulated/cesnet-quic22"
+_PROFILES = 6  # services that a background class is made of
+_EDGES = np.array([16, 32, 64, 128, 256, 512, 1025])  # bins of the PHIST columns, README of CESNET-QUIC22
+
+
+def simulate_cesnet(root: str | Path, *, n_flows: int = DEFAULT_FLOWS, seed: int = 0) -> Path:
+    """Writes the stand-in under a data root, or finds the one that is there.
+
+    The files are `simulated/cesnet-quic22/W-2022-44/1_Mon/flows-20221031.csv.gz` with its `stats-20221031.json`, and
+    `servicemap.csv`, as in CESNET-QUIC22, and `simulated.json`, which is written last: without it, or with other
+    settings in it, the files are made anew. Each file appears whole or not at all.
+
+    Args:
+        root: data root.
+        n_flows: flows of all services together.
+        seed: the same seed gives the same bytes.
+
+    Returns:
+        The folder `simulated/cesnet-quic22`.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    folder = Path(root) / _FOLDER
+    day = folder / "W-2022-44" / "1_Mon"
+    flows_file = day / f"flows-{_DAY:%Y%m%d}.csv.gz"
+    settings = {"simulated": True, "version": VERSION, "n_flows": n_flows, "seed": seed}
+    if flows_file.is_file() and read_marker(folder) == settings:
+        return folder
+    frame = _simulate_frame(n_flows, seed)
+    apps = dict(frame.group_by("APP").len().sort("APP").iter_rows())
+    contents = {
+        flows_file: gzip.compress(frame.write_csv().encode(), compresslevel=6, mtime=0),
+        day / f"stats-{_DAY:%Y%m%d}.json": _json({"global": {"total-saved": frame.height}, "apps": apps}),
+        folder / "servicemap.csv": _service_map(),
+        folder / MARKER: _json(settings),
+    }
+    try:
+        (folder / MARKER).unlink(missing_ok=True)
+        for path, content in contents.items():
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        raise DataError(
+            folder,
+            f"the simulated stand-in cannot be written: {error.strerror or error}",
+            remedy="name a folder that can be written as data root, or set JAXTRAFFIC_DATA to one",
+        ) from error
+    return folder
+
+
+def read_marker(folder: Path) -> dict | None:
+    """Settings of the simulated set in a folder; None where there is no such set."""
+    try:
+        return json.loads((folder / MARKER).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def is_simulated(path: str | Path) -> bool:
+    """Whether a file or folder belongs to a simulated set: the marker lies in it or up to three folders above."""
+    path = Path(path).absolute()
+    return any((folder / MARKER).is_file() for folder in [path, *path.parents[:3]])
+
+
+def _simulate_frame(n_flows: int, seed: int) -> pl.DataFrame:
+    """All flows as the columns of CESNET-QUIC22, in the order of their start."""
+    rng = np.random.default_rng([VERSION, seed])
+    parts = []
+    for service, n in zip(SERVICES, largest_remainder([entry.flows for entry in SERVICES], n_flows), strict=True):
+        profiles = _background(service, rng) if service.mixed else [service]
+        for profile, share in zip(profiles, largest_remainder([1] * len(profiles), int(n)), strict=True):
+            if share:
+                parts.append(_rows(profile, simulate_flows(profile, int(share), rng), rng))
+    return pl.concat(parts).sort("TIME_FIRST", maintain_order=True).with_columns(ID=pl.int_range(1, pl.len() + 1))
+
+
+def _background(service: Service, rng: np.random.Generator) -> list[Service]:
+    """The small services behind a background class."""
+    return [
+        dataclasses.replace(
+            service,
+            stack=STACKS[index % len(STACKS)],
+            request=((1.0, int(rng.integers(150, 900))),),
+            objects=((0.6, int(rng.integers(400, 30_000))), (0.4, int(rng.integers(200, 4_000)))),
+            tail_median=float(rng.integers(1_000, 20_000)),
+        )
+        for index in range(_PROFILES)
+    ]
+
+
+def _rows(service: Service, packets: Packets, rng: np.random.Generator) -> pl.DataFrame:
+    """Flows of one service as the 30 columns, ID still 0."""
+    size, direction, gap = packets.size, packets.direction, packets.gap_ms
+    n = len(size)
+    lengths = (direction != 0).sum(axis=1)
+    kept = np.minimum(lengths, MAX_PACKETS)
+    first = {name: values[:, :MAX_PACKETS] for name, values in (("gap", gap), ("direction", direction), ("size", size))}
+    turns = (first["direction"][:, 1:] != first["direction"][:, :-1]) & (first["direction"][:, 1:] != 0)
+    start_us = np.sort(rng.integers(0, 86_400_000_000, n))
+    duration_us = gap.sum(axis=1).astype(np.int64) * 1000 + rng.integers(0, 1000, n)
+    start = pl.lit(_DAY).cast(pl.Datetime("us"))
+    stamp = "%Y-%m-%dT%H:%M:%S%.6f"
+    idle = rng.random(n) < 0.9
+    lists = {name: _list_text(values, kept) for name, values in first.items()}
+    columns = {
+        "ID": np.zeros(n, np.int64),
+        "SRC_IP": _addresses("10.{}.{}.{}", rng.integers(0, 256, (n, 3))),
+        "DST_IP": _addresses("192.0.2.{}", rng.integers(1, 255, (n, 1))),
+        "DST_ASN": np.full(n, 64_500 + STACKS.index(service.stack) if service.stack in STACKS else 64_510),
+        "SRC_PORT": rng.integers(32_768, 61_000, n),
+        "DST_PORT": np.full(n, service.port),
+        "PROTOCOL": np.full(n, 17),
+        "QUIC_VERSION": np.ones(n, np.int64),
+        "QUIC_SNI": [f"{service.tag}.example"] * n,
+        # not every flow shows a user agent
+        "QUIC_USER_AGENT": [
+            CLIENTS[index].agent if shown else None for index, shown in zip(packets.client, rng.random(n) < 0.6)
+        ],
+        "start_us": start_us,
+        "duration_us": duration_us,
+        "DURATION": duration_us / 1e6,
+        "BYTES": np.where(direction > 0, size, 0).sum(axis=1),
+        "BYTES_REV": np.where(direction < 0, size, 0).sum(axis=1),
+        "PACKETS": (direction > 0).sum(axis=1),
+        "PACKETS_REV": (direction < 0).sum(axis=1),
+        **lists,
+        "PPI_LEN": kept,
+        "PPI_DURATION": first["gap"].sum(axis=1) / 1000,
+        "PPI_ROUNDTRIPS": turns.sum(axis=1),
+        "PHIST_SRC_SIZES": _histogram_text(size, direction == 1),
+        "PHIST_DST_SIZES": _histogram_text(size, direction == -1),
+        "PHIST_SRC_IPT": _histogram_text(gap, direction == 1),
+        "PHIST_DST_IPT": _histogram_text(gap, direction == -1),
+        "APP": [service.tag] * n,
+        "CATEGORY": [service.category] * n,
+        "FLOW_ENDREASON_IDLE": idle.astype(np.int8),
+        "FLOW_ENDREASON_ACTIVE": (~idle).astype(np.int8),
+        "FLOW_ENDREASON_OTHER": np.zeros(n, np.int8),
+    }
+    frame = pl.DataFrame(columns).with_columns(
+        TIME_FIRST=(start + pl.duration(microseconds="start_us")).dt.strftime(stamp),
+        TIME_LAST=(start + pl.duration(microseconds=pl.col("start_us") + pl.col("duration_us"))).dt.strftime(stamp),
+        PPI=pl.format("[{}, {}, {}]", "gap", "direction", "size"),
+    )
+    return frame.select(COLUMNS)
+
+
+def _addresses(pattern: str, octets: np.ndarray) -> list[str]:
+    return [pattern.format(*row) for row in octets.tolist()]
+
+
+def _list_text(values: np.ndarray, lengths: np.ndarray) -> pl.Series:
+    """[flow] text such as `[0, 7, 14]` of the first `lengths` values of each row."""
+    frame = pl.DataFrame({"values": values.astype(np.int32), "length": lengths})
+    lists = pl.col("values").arr.to_list().list.head("length").cast(pl.List(pl.String))
+    return frame.select(pl.format("[{}]", lists.list.join(", ")).alias("text"))["text"]
+
+
+def _histogram_text(values: np.ndarray, chosen: np.ndarray) -> pl.Series:
+    """[flow] text of the 8 bins of a PHIST column."""
+    n = len(values)
+    cell = np.arange(n)[:, None] * 8 + np.digitize(values, _EDGES)
+    counts = np.bincount(cell[chosen], minlength=n * 8).reshape(n, 8)
+    return _list_text(counts, np.full(n, 8))
+
+
+def _service_map() -> bytes:
+    rows = [
+        {
+            "Tag": service.tag,
+            "Service": service.tag.replace("-", " ").capitalize(),
+            "Service Provider": service.stack.provider,
+            "Service Category": service.category,
+            "Service Domains": f"{service.tag}.example",
+        }
+        for service in SERVICES
+    ]
+    return pl.DataFrame(rows).write_csv().encode()
+
+
+def _json(content: dict) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
