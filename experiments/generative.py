@@ -160,8 +160,6 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
     notice = datasets.stand_in_notice(options.dataset) if flows.source == "simulated" else ""
     if main:
-        if notice:
-            console.print(notice, style="bold yellow")
         console.print(_data_line(flows, parts), highlight=False)
     card = generate.DataCard.of(parts.train)
     generator = generate.Generator(config, card, scaling.fit(config.diffusion.scaling, parts.train.signed_size))
