@@ -1,18 +1,25 @@
-"""Eight virtual CPU devices and strict dtype promotion for every test."""
+"""Eight virtual CPU devices and strict dtype promotion for every test.
+
+Tests run on the CPU also where an accelerator is present, so that they mean the same everywhere; those marked `gpu` run
+with `JAXTRAFFIC_GPU_TESTS=1 pytest -m gpu`.
+"""
 
 import os
 
+ON_ACCELERATOR = os.environ.get("JAXTRAFFIC_GPU_TESTS") == "1"
+if not ON_ACCELERATOR:
+    os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_collection_modifyitems(items):
-    """Skips what needs an accelerator where there is none."""
-    if jax.default_backend() == "cpu":
+    """Skips what needs an accelerator where there is none or it was not asked for."""
+    if not ON_ACCELERATOR or jax.default_backend() == "cpu":
         for item in items:
             if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="needs an accelerator"))
+                item.add_marker(pytest.mark.skip(reason="needs an accelerator and JAXTRAFFIC_GPU_TESTS=1"))

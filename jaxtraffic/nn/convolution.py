@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxtraffic.errors import ConfigError
 
-TOEPLITZ_MAX_LENGTH = 256
+TOEPLITZ_MAX_LENGTH = 100
 """Largest L for which the Toeplitz product is taken; measured by benchmarks/s4_kernel.py, see the README."""
 
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxtraffic.errors import ConfigError
 
-POWERS_MAX_LENGTH = 256
+POWERS_MAX_LENGTH = 1024
 """Up to this length the DPLR kernel is built by powers; above, by its generating function (benchmarks/s4_kernel.py)."""
 
 
