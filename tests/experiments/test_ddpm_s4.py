@@ -105,7 +105,7 @@ def test_leaves_a_complete_run_folder_and_resume_is_a_no_op(experiment, monkeypa
         (["--dataset", "cesnet_quic", "--tier", "7x"], "7x"),
         (["--dataset", "cesnet_quic", "--real", "--data-root", "{tmp}/none"], "none"),
         (["--dataset", "parquet", "--path", "{tmp}/absent.parquet"], "absent.parquet"),
-        (["--dataset", "parquet"], "--path"),
+        (["--dataset", "parquet"], "needs a path"),
         (["--dataset", "parquet", "--path", "{tmp}/empty.parquet"], "empty.parquet"),
         (["--dataset", "parquet", "--path", "{toy}", "--fold", "11"], "fold"),
         (["--dataset", "parquet", "--path", "{toy}", "--group", "capture"], "capture"),
