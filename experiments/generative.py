@@ -202,7 +202,6 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
     datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
     console.print("judging: XGBoost on real, generated and reference flows")
     judgements = _judge(options, parts, synthetic) | _timing(folder, len(labels), sampling_seconds)
-    described["data"]["source"] = flows.source
     report.write_report(
         folder,
         real_signed=np.asarray(parts.train.signed_size),
@@ -211,7 +210,7 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
         synthetic_label=labels,
         class_names=flows.class_names,
         judgements=judgements,
-        config=json.loads((folder / "config.json").read_text()),
+        config=_shown(json.loads((folder / "config.json").read_text()), generator),
     )
     console.print(report.judgement_table(judgements))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
@@ -293,6 +292,17 @@ def _environment() -> dict[str, Any]:
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "git_revision": git.stdout.strip() or None,
+    }
+
+
+def _shown(config: dict[str, Any], generator: generate.Generator) -> dict[str, Any]:
+    """config.json with the cards that the report shows beside it: model, training, device in words."""
+    stored, device = config["generator"], config["device"]
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+    return config | {
+        "model": {"title": "DDPMS4", "parameters": parameters, **stored["denoiser"], **stored["diffusion"]},
+        "training": stored["train"],
+        "device": f"{device['count']} x {device['kind']}",
     }
 
 

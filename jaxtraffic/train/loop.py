@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import signal
 import threading
@@ -15,10 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtraffic import parallel, prng
-from jaxtraffic.errors import JaxTrafficError, TrainingError
+from jaxtraffic.errors import ConfigError, JaxTrafficError, TrainingError
 from jaxtraffic.train import stream
 from jaxtraffic.train.checkpoint import Checkpoints
 from jaxtraffic.train.program import Loss, make_chunk, steps_per_epoch
@@ -67,6 +66,7 @@ def train(
 
     Raises:
         TrainingError: a non-finite loss or gradient; the newest checkpoint is older than it.
+        ConfigError: a streaming set with a batch size that the devices do not divide.
         Interrupted: SIGTERM or SIGINT; a checkpoint holds the last finished chunk.
     """
     n_flows = jax.tree.leaves(arrays)[0].shape[0]
@@ -86,14 +86,10 @@ def train(
         step = int(state.step)
         _cut_metrics(folder / "metrics.jsonl", step)
         data = parallel.put_replicated(arrays, mesh) if resident else None
-        batches = (
-            itertools.repeat(None)
-            if resident
-            else stream.chunks(arrays, batch_size=batch_size, chunk=config.log_steps, seed=0, start_step=step)
-        )
+        batches = None if resident else _stream(arrays, config, batch_size, key, step, mesh)
         saved, compiled = step, None
         while step < total:
-            chunk_data = data if resident else parallel.put_replicated(next(batches), mesh)
+            chunk_data = data if resident else next(batches)
             arguments = (state, chunk_data, step_key, jnp.int32(total))
             if compiled is None:
                 clock = time.perf_counter()
@@ -124,6 +120,26 @@ def train(
             if interrupted.is_set() and step < total:
                 raise Interrupted(f"stopped at step {step} of {total}; a checkpoint holds it, --resume goes on")
         return state
+
+
+def _stream(arrays: Any, config: TrainConfig, batch_size: int, key: jax.Array, step: int, mesh: Mesh) -> Iterator[Any]:
+    """Batches on the devices, [chunk, batch, ...] split over "data"; every process reads its own share only."""
+    if batch_size % mesh.shape["data"]:
+        raise ConfigError(
+            f"a training set that streams needs a batch size divisible by the {mesh.shape['data']} devices "
+            f"of the mesh, got {batch_size}"
+        )
+    sharding = NamedSharding(mesh, PartitionSpec(None, "data"))
+    host = stream.chunks(
+        arrays,
+        batch_size=batch_size,
+        chunk=config.log_steps,
+        seed=int(jax.random.randint(prng.stream(key, "blocks"), (), 0, 2**31 - 1)),
+        start_step=step,
+        process=(jax.process_index(), jax.process_count()),
+    )
+    for share in host:
+        yield jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), share)
 
 
 def _require_finite(losses: np.ndarray, norms: np.ndarray, before: int, folder: Path) -> None:

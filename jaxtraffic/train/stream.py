@@ -28,25 +28,38 @@ class Blocks:
         return jax.tree.map(lambda leaf: np.asarray(leaf[start : start + self.rows]), self.arrays)
 
 
-def chunks(arrays: Any, *, batch_size: int, chunk: int, seed: int, start_step: int) -> Iterator[Any]:
-    """Yields pytrees [chunk, batch_size, ...], resumable from any step.
+def chunks(
+    arrays: Any,
+    *,
+    batch_size: int,
+    chunk: int,
+    seed: int,
+    start_step: int,
+    process: tuple[int, int] = (0, 1),
+) -> Iterator[Any]:
+    """Yields this process's share of the batches, pytrees [chunk, batch_size / processes, ...], from any step on.
 
     The order of blocks is a pure function of (seed, step): grain's shuffle is random access, so a resumed run asks
-    for batch `start_step` and goes on. Shuffle the rows once before (folds do), or a block holds neighbours.
+    for batch `start_step` and goes on, and a process reads only the blocks of its own share. Shuffle the rows once
+    before (folds do), or a block holds neighbours.
 
     Args:
         arrays: pytree of arrays [flow, ...].
-        batch_size: flows in a batch.
+        batch_size: flows in a batch, over all processes; divisible by their number.
         chunk: batches in one yield.
         seed: of the shuffle.
         start_step: index of the first batch.
+        process: (index of this process, number of processes).
     """
-    rows = next(size for size in range(min(BLOCK_ROWS, batch_size), 0, -1) if batch_size % size == 0)
+    index, processes = process
+    share = batch_size // processes
+    rows = next(size for size in range(min(BLOCK_ROWS, share), 0, -1) if share % size == 0)
     blocks = grain.MapDataset.source(Blocks(arrays, rows)).seed(seed).shuffle().repeat()
-    batches = blocks.batch(batch_size // rows, batch_fn=lambda parts: _stack(np.concatenate, parts))
+    per_batch, own = batch_size // rows, share // rows
     step = start_step
     while True:
-        yield _stack(np.stack, [batches[step + i] for i in range(chunk)])
+        first = [(step + i) * per_batch + index * own for i in range(chunk)]
+        yield _stack(np.stack, [_stack(np.concatenate, [blocks[k + b] for b in range(own)]) for k in first])
         step += chunk
 
 

@@ -192,7 +192,14 @@ def test_streaming_visits_every_row_and_resumes_anywhere(tmp_path):
     assert sorted(np.concatenate([part["i"].ravel() for part in parts])) == list(range(96))
     resumed = stream.chunks(arrays, batch_size=8, chunk=3, seed=1, start_step=6)
     np.testing.assert_array_equal(next(resumed)["i"], parts[2]["i"])
+    halves = [
+        next(stream.chunks(arrays, batch_size=8, chunk=3, seed=1, start_step=6, process=(i, 2))) for i in range(2)
+    ]
+    both = np.concatenate([half["i"] for half in halves], axis=1)
+    assert halves[0]["i"].shape == (3, 4) and len(np.unique(both)) == both.size, "processes share no flow"
     config = dataclasses.replace(CONFIG, resident_bytes=0)
+    with pytest.raises(ConfigError, match="divisible by the 8 devices"):
+        run(tmp_path, dataclasses.replace(config, batch_size=23), devices=8)
     for name in ("one", "eight", "cut"):
         (tmp_path / name).mkdir()
     one = run(tmp_path / "one", config)
