@@ -262,12 +262,15 @@ def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bo
                     f"--resume: {path} was written with other options ({_difference(name, stored.get(name), value)})"
                 )
         return not (folder / "report.json").exists()
-    if folder.exists() and any(folder.iterdir()) and not resume:
-        raise ConfigError(f"{folder} is not empty; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(described | _environment(), indent=2))
-    temporary.replace(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not resume:
+            raise ConfigError(f"{folder} is not empty; choose another --out")
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(described | _environment(), indent=2))
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"--out {folder} cannot be written: {error.strerror or error}; choose another") from error
     return True
 
 

@@ -130,6 +130,16 @@ def test_bad_input_is_one_line_and_exit_code_2(experiment, monkeypatch, parquet,
     assert not (out / "report.json").exists() and not (out / "config.json").exists()
 
 
+@pytest.mark.parametrize("place", ["{toy}/run", "{toy}", "{full}"])
+def test_a_run_folder_that_cannot_be_used_is_refused(experiment, monkeypatch, parquet, tmp_path, capsys, place):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    out = place.format(toy=parquet, full=tmp_path / "full")
+    assert call(experiment, monkeypatch, small(parquet, out)) == 2
+    assert "choose another" in capsys.readouterr().err
+    assert (tmp_path / "full" / "mine.txt").read_text() == "keep"
+
+
 def command(arguments):
     return [sys.executable, str(SCRIPT), *arguments]
 
