@@ -181,3 +181,21 @@ def test_bad_configurations_are_refused():
             dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, **change)).check()
     with pytest.raises(ConfigError, match="does not fit"):
         from_dict({"diffusion": {"unheard": 1}})
+
+
+def test_training_the_denoiser_has_one_all_reduce_a_step(generator):
+    from jaxtraffic.train import init_state, make_chunk, make_optimizer
+
+    mesh = parallel.make_mesh(devices=8)
+    train = flows()
+    transform, _ = make_optimizer(CONFIG.train, 6, lambda path: False)
+    chunk = make_chunk(generator.loss, transform, CONFIG.train, mesh, n_flows=len(train), batch_size=32, resident=True)
+    keep = parallel.replicated(mesh)
+    with jax.set_mesh(mesh):
+        state = jax.jit(
+            lambda: init_state(generator.init(jax.random.key(0)), transform, CONFIG.train), out_shardings=keep
+        )()
+        data = parallel.put_replicated({"signed_size": train.signed_size, "label": train.label}, mesh)
+        text = chunk.lower(state, data, jax.random.key(0), np.int32(6)).compile().as_text()
+    assert len(re.findall(r"= [^\n]* all-reduce(?:-start)?\(", text)) == 1
+    assert not re.findall(r" (?:all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text)
