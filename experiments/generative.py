@@ -317,9 +317,10 @@ def _judge(options: Options, parts: datasets.Split, synthetic: PacketSeries) -> 
     }
     params = evaluate.tune(parts.train, parts.validation, seed=options.seed) if options.tune else None
     held_out = concatenate([parts.validation, parts.test])
+    used = evaluate.XGBOOST_PARAMETERS | (params or {})
     return evaluate.judge(
         parts.train, held_out, parts.test, synthetic, references=references, seed=options.seed, params=params
-    )
+    ) | {f"judge.xgboost.{name}": value for name, value in used.items()}
 
 
 def _timing(folder: Path, n_samples: int, sampling_seconds: float) -> dict[str, float]:

@@ -83,6 +83,7 @@ def test_leaves_a_complete_run_folder_and_resume_is_a_no_op(experiment, monkeypa
     assert samples.columns[:4] == ["size", "direction", "label", "class_name"] and len(samples) == 150
     for key in KEYS:
         assert isinstance(report[key], int | float), key
+    assert report["judge.xgboost.n_estimators"] == 100
     for reference in ("fresh_real", "bootstrap", "marginals"):
         for key in ("utility.weighted_f1_gap", "augmentation.weighted_f1_gain", "discriminative.score"):
             assert isinstance(report[f"reference.{reference}.{key}"], int | float)
