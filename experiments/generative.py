@@ -104,7 +104,9 @@ def command_line(run: Callable[[Options, Console], None], description: str) -> N
     console, errors = Console(), Console(stderr=True)
     if not console.is_terminal:
         console = Console(width=140)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=errors)])
+    # By force: some imported packages set up logging of their own.
+    handler = RichHandler(console=errors, show_time=False, show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     try:
         run(options, console)
     except Interrupted as error:
