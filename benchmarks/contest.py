@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import measure
@@ -18,6 +19,30 @@ NOTES = [
 ]
 
 Calls = dict[str, Callable[[], Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the command lines of both contests share."""
+
+    preset: str = "tiny"
+    """Generator preset: tiny, small or thesis."""
+    precision: str | None = None
+    """float32 or bfloat16; default: the preset's."""
+    blocks: int | None = None
+    """Blocks of the network; default: the preset's."""
+    devices: int = 1
+    """Devices to use."""
+    rounds: int = 3
+    """Figures to take of each contender."""
+    against: Literal["nothing", "torch"] = "nothing"
+    """Also run the PyTorch model."""
+    torch_matmul: Literal["high", "highest"] = "high"
+    """torch's float32 products: high is TF32 on NVIDIA GPUs, which is JAX's default there."""
+    torch_threads: int | None = None
+    """torch's threads on CPU; default: the quicker of one and all cores, tried before the run."""
+    torch_compile: bool = True
+    """Also run it with torch.compile."""
 
 
 def run(

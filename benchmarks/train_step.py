@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import contest
 import jax
@@ -33,31 +33,13 @@ OURS, TOTAL_STEPS = "jaxtraffic", 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(contest.Options):
     """Command line of the benchmark."""
 
-    preset: str = "tiny"
-    """Generator preset: tiny, small or thesis."""
     batch_size: int | None = None
     """Flows per step over all devices; default: the preset's."""
     steps: int = 10
     """Steps in one compiled chunk, and in one figure."""
-    precision: str | None = None
-    """float32 or bfloat16; default: the preset's."""
-    blocks: int | None = None
-    """Blocks of the network; default: the preset's."""
-    devices: int = 1
-    """Devices to use."""
-    rounds: int = 3
-    """Figures to take of each contender."""
-    against: Literal["nothing", "torch"] = "nothing"
-    """Also run the PyTorch model."""
-    torch_matmul: Literal["high", "highest"] = "high"
-    """torch's float32 products: high is TF32 on NVIDIA GPUs, which is JAX's default there."""
-    torch_threads: int | None = None
-    """torch's threads on CPU; default: the quicker of one and all cores, tried before the run."""
-    torch_compile: bool = True
-    """Also run it with torch.compile."""
     out: Path | None = None
     """JSON file; default: benchmarks/results/train_step-<device kind>.json."""
 
