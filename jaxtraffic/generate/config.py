@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.generate.ddpm import check_prediction
 from jaxtraffic.nn import DenoiserConfig
 from jaxtraffic.train import TrainConfig
 
@@ -51,6 +52,7 @@ class GeneratorConfig:
         for name in ("ema", "class_dropout"):
             if not 0 <= getattr(train, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), got {getattr(train, name)}")
+        check_prediction(diffusion.prediction)
         if diffusion.guidance != 1 and not train.class_dropout:
             raise ConfigError("guidance other than 1 needs training with --class-dropout above 0")
         return self

@@ -20,6 +20,12 @@ from jaxtraffic.generate.schedules import Schedule
 PREDICTIONS = ("epsilon", "v")
 
 
+def check_prediction(prediction: str) -> None:
+    """Raises ConfigError where a network cannot predict that."""
+    if prediction not in PREDICTIONS:
+        raise ConfigError(f"unknown prediction {prediction!r}; choose from {', '.join(PREDICTIONS)}")
+
+
 def corrupt(schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """x_t [batch, T] of clean x0 [batch, T] at steps t [batch] with noise eps [batch, T] (Ho et al., equation 4)."""
     return schedule.signal[t][:, None] * x0 + schedule.noise[t][:, None] * eps
@@ -27,11 +33,10 @@ def corrupt(schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array) -> 
 
 def target(schedule: Schedule, prediction: str, x0: jax.Array, t: jax.Array, eps: jax.Array) -> jax.Array:
     """What the network should output: eps, or v = signal eps - noise x0."""
+    check_prediction(prediction)
     if prediction == "epsilon":
         return eps
-    if prediction == "v":
-        return schedule.signal[t][:, None] * eps - schedule.noise[t][:, None] * x0
-    raise ConfigError(f"unknown prediction {prediction!r}; choose from {', '.join(PREDICTIONS)}")
+    return schedule.signal[t][:, None] * eps - schedule.noise[t][:, None] * x0
 
 
 def loss(
@@ -97,8 +102,7 @@ def sample(
     Returns:
         Samples [batch, T] and the observers' results.
     """
-    if prediction not in PREDICTIONS:
-        raise ConfigError(f"unknown prediction {prediction!r}; choose from {', '.join(PREDICTIONS)}")
+    check_prediction(prediction)
 
     def take_step(x: jax.Array, at: tuple[Any, ...], noise: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         t, s, own = at

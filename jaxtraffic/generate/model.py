@@ -96,7 +96,7 @@ class Generator:
             is_state_space=is_state_space,
             **options,
         )
-        self.params = state.params if state.ema is None else state.ema
+        self.params = state.averaged
         return state
 
     def draw_labels(self, n: int, *, seed: int = 0) -> np.ndarray:
@@ -116,7 +116,8 @@ class Generator:
     ) -> PacketSeries:
         """Samples one flow a label on every device; any number of flows.
 
-        Sample i depends on (key, i, label i) only: not on the number of devices, the block or the other labels.
+        Sample i depends on (key, i, label i) only, not on the other labels; to the bit for any number of devices of one
+        kind, and up to rounding for another block.
 
         Args:
             key: typed key.
@@ -196,7 +197,8 @@ class Generator:
         label: jax.Array,
     ) -> tuple[jax.Array, tuple[Any, ...]]:
         classes = self.apply(params, label, method="embed_class")
-        none = self.apply(params, jnp.full_like(label, self.no_class), method="embed_class")
+        if guidance != 1:
+            none = self.apply(params, jnp.full_like(label, self.no_class), method="embed_class")
 
         def predict(x: jax.Array, time: jax.Array) -> tuple[jax.Array, jax.Array | None]:
             conditional = self.apply(params, x, time + classes, prepared["operators"])
@@ -268,7 +270,7 @@ def load_run(folder: str | Path) -> Generator:
     keep = parallel.replicated(parallel.make_mesh())
     with Checkpoints(folder / "checkpoints") as checkpoints:
         state = checkpoints.restore(like, keep)
-    generator.params = state.params if state.ema is None else state.ema
+    generator.params = state.averaged
     return generator
 
 

@@ -129,7 +129,7 @@ class DDPMS4(nnx.Module):
             self.position = nnx.Param(jax.random.normal(rngs.params(), (length, config.width)) * 0.02)
         self.time1 = nnx.Linear(config.embedding, config.embedding, rngs=rngs)
         self.time2 = nnx.Linear(config.embedding, config.embedding, rngs=rngs)
-        # Unit variance: classes are told apart from the first step on (0.02, the habit of DiT, starved rare classes).
+        # Unit variance, as torch's embeddings start: classes are told apart from the first step on.
         normal = nnx.initializers.normal(1.0)
         self.classes = nnx.Embed(n_classes + 1, config.embedding, embedding_init=normal, rngs=rngs)
         self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.blocks)])

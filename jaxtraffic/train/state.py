@@ -61,6 +61,11 @@ class TrainState(NamedTuple):
     optimizer: Any
     ema: Any
 
+    @property
+    def averaged(self) -> Any:
+        """The parameters to use after training: the moving average where one is kept."""
+        return self.params if self.ema is None else self.ema
+
 
 def make_optimizer(
     config: TrainConfig, total_steps: int, is_state_space: Callable[[tuple[Any, ...]], bool]

@@ -113,6 +113,7 @@ def test_leaves_a_complete_run_folder_and_resume_is_a_no_op(experiment, monkeypa
         (["--dataset", "parquet", "--path", "{toy}", "--preset", "huge"], "huge"),
         (["--dataset", "parquet", "--path", "{toy}", "--scaling", "log"], "log"),
         (["--dataset", "parquet", "--path", "{toy}", "--precision", "int4"], "int4"),
+        (["--dataset", "parquet", "--path", "{toy}", "--prediction", "x0"], "x0"),
         (["--dataset", "parquet", "--path", "{toy}", "--guidance", "2"], "class-dropout"),
         (["--dataset", "parquet", "--path", "{toy}", "--num-samples", "0"], "num-samples"),
         (["--dataset", "parquet", "--path", "{toy}", "--mesh", "rows=2"], "mesh"),

@@ -115,7 +115,7 @@ def test_guidance_moves_samples_away_from_the_unconditional_ones(generator):
     other = generator.sample_observed(
         jax.random.key(0), labels + 1, observers=(latent(),), mesh=mesh, guidance=0.0, block=32
     )[1][0]
-    np.testing.assert_allclose(results[0.0], other, atol=1e-5), "weight 0 ignores the label"
+    np.testing.assert_allclose(results[0.0], other, atol=1e-5, err_msg="weight 0 ignores the label")
     assert np.abs(results[3.0] - results[1.0]).max() > 1e-3
 
 
