@@ -1,4 +1,7 @@
-"""Scales of signed packet sizes, as pytrees: fit on training flows, apply on device, invert exactly to integers."""
+"""Scales of signed packet sizes (fit on training flows, apply on device, invert exactly to integers) and class statistics.
+
+All of them are pytrees.
+"""
 
 from __future__ import annotations
 
@@ -153,6 +156,73 @@ def _increasing(z: np.ndarray) -> np.ndarray:
     # A running maximum of z - rank, with rank added back, is the least increasing majorant with these gaps.
     raised = np.maximum.accumulate(out.astype(np.float64) - rank, axis=1) + rank
     return raised.astype(np.float32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ClassStatistics:
+    """Standard deviations of features by class, as amplitude augmentations take them; `statistics[label]` is a class's.
+
+    Attributes:
+        std: [class, T, 3], of each coordinate (packet position and feature) over the flows of the class.
+        flat_std: [class, 3], of each feature over all packets of the class.
+        flows: [class] int32, flows of each class.
+    """
+
+    std: jax.Array
+    flat_std: jax.Array
+    flows: jax.Array
+
+    def __getitem__(self, label: jax.Array) -> ClassStatistics:
+        """Statistics of the classes `label` [...], which may be traced: std [..., T, 3], flat_std [..., 3]."""
+        return jax.tree.map(lambda leaf: leaf[label], self)
+
+
+def class_statistics(
+    x: np.ndarray, mask: np.ndarray, label: np.ndarray | None = None, classes: int = 1
+) -> ClassStatistics:
+    """Standard deviations by class over packets, never over padding; computed on the host in float64.
+
+    Take the features as they are augmented (PAM'24: normalised), of training and validation flows.
+
+    Args:
+        x: [N, T, 3] features.
+        mask: [N, T] bool, True at packets.
+        label: [N] integers in 0..classes-1; None: one class of all flows, for unlabelled data.
+        classes: number of classes. Empty classes, and positions that no flow of a class reaches, have 0.
+
+    Raises:
+        ConfigError: shapes that do not fit, or labels out of range.
+
+    Source: PAM'24 section 3, "per-class standard deviation"; whether padding counts is not said there, and it does not here.
+    """
+    x, mask = np.asarray(x), np.asarray(mask)
+    label = np.zeros(len(x), np.int32) if label is None else np.asarray(label)
+    if x.ndim != 3 or mask.shape != x.shape[:2] or label.shape != x.shape[:1] or mask.dtype != bool:
+        raise ConfigError(
+            f"class_statistics: x {x.shape}, mask {mask.shape} of {mask.dtype}, label {label.shape}; expected "
+            "[flow, packet, feature], [flow, packet] bool and [flow]"
+        )
+    if label.size and (label.min() < 0 or label.max() >= classes):
+        raise ConfigError(f"class_statistics: labels {label.min()}..{label.max()}, expected 0..{classes - 1}")
+    std = np.zeros((classes, *x.shape[1:]))
+    flat_std = np.zeros((classes, x.shape[2]))
+    flows = np.bincount(label, minlength=classes)
+    members = np.split(np.argsort(label, kind="stable"), np.cumsum(flows)[:-1])
+    for index in range(classes):
+        valid = mask[members[index]][..., None]
+        values = np.where(valid, x[members[index]], 0).astype(np.float64)
+        std[index] = _masked_std(values, valid, 0)
+        flat_std[index] = _masked_std(values, valid, (0, 1))
+    return ClassStatistics(
+        jnp.asarray(std, jnp.float32), jnp.asarray(flat_std, jnp.float32), jnp.asarray(flows, jnp.int32)
+    )
+
+
+def _masked_std(values: np.ndarray, valid: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
+    count = np.maximum(valid.sum(axis), 1)
+    mean = values.sum(axis, keepdims=True) / np.maximum(valid.sum(axis, keepdims=True), 1)
+    return np.sqrt((np.where(valid, values - mean, 0) ** 2).sum(axis) / count)
 
 
 def save(scaling: Scaling, path: Path) -> None:

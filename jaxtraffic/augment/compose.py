@@ -1,0 +1,353 @@
+"""Compositions of operations: in order, one of several, stacked at random (PAM'24, section on combining augmentations).
+
+A composition is called like an operation, on one flow. Under `jax.vmap` a choice between operations becomes a
+selection: every flow pays for every branch. `batched` therefore runs choices by blocks of flows: the flows i, i + m, i
++ 2m, ... share one choice, made by a real switch that runs one branch only. Each flow still has the right
+probabilities; flows of one block choose together, which a shuffled batch does not notice. (Every m-th flow and not
+neighbours, so that a batch that is sharded over devices stays where it is.)
+
+Measured on CPU at 32,768 flows of 20 packets (benchmarks/augment.py, "strategies"): the figures stand in
+benchmarks/README.md. `maybe` selects: its operation runs for all flows, at most 1 / p of the cost of a subset, and the
+copies that a subset needs cost as much as most operations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtraffic.augment import draws
+from jaxtraffic.augment.operation import Operation, check_count, check_share
+from jaxtraffic.errors import ConfigError
+
+Flow = tuple[jax.Array, jax.Array]
+
+
+def batched(op: Any) -> Any:
+    """The function on batches that belongs to an operation or a composition of operations on one flow.
+
+    Args:
+        op: an operation, a composition or `cutmix`.
+
+    Returns:
+        `f(key, x, mask, alpha=1.0, *, stats=None, label=None) -> (x, mask)` with x [B, T, 3], mask [B, T], alpha [] or
+        [B], stats with leaves [B, ...], label [B] (for `cutmix` alone). One key serves the batch: flow i gets the i-th
+        of `jax.random.split(key, B)`.
+
+    Raises:
+        ConfigError: at trace time: no batch, or flows, masks and magnitudes that do not fit.
+    """
+
+    def on_batch(
+        key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
+    ) -> Flow:
+        _check_batch(op, x, mask)
+        if isinstance(alpha, numbers.Real) and not 0 <= alpha <= 1:
+            raise ConfigError(f"{op.name}: alpha={alpha}; the magnitude lies in [0, 1]")
+        alpha = jnp.asarray(alpha).astype(jnp.float32)
+        if alpha.shape not in ((), x.shape[:1]):
+            raise ConfigError(
+                f"{op.name}: alpha of shape {alpha.shape} for {x.shape[0]} flows; give one number or [flow]"
+            )
+        return _run(op, key, x, mask, jnp.broadcast_to(alpha, x.shape[:1]), stats if op.needs_stats else None, label)
+
+    return on_batch
+
+
+def _check_batch(op: Any, x: Any, mask: Any) -> None:
+    if not isinstance(op, Operation | Composition):
+        raise ConfigError(f"{op!r} is no operation; take one from augment.AUGMENTATIONS or build a composition")
+    shapes = tuple(getattr(x, "shape", ())), tuple(getattr(mask, "shape", ()))
+    if len(shapes[0]) != 3 or shapes[0][:2] != shapes[1]:
+        raise ConfigError(
+            f"augment.batched({op.name}): x of shape {shapes[0]} with mask {shapes[1]}, expected [flow, packet, 3] and "
+            "[flow, packet]; for one flow call the operation itself"
+        )
+
+
+def _run(op: Any, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any) -> Flow:
+    if isinstance(op, Composition):
+        return op._on_batch(key, x, mask, alpha, stats, label)
+    if op.batch:
+        return op(key, x, mask, label=label)
+    keys = jax.random.split(key, x.shape[0])
+    if op.needs_stats and stats is not None:
+        return jax.vmap(lambda k, x, m, a, s: op(k, x, m, a, stats=s))(keys, x, mask, alpha, stats)
+    return jax.vmap(op)(keys, x, mask, alpha)
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition:
+    """Base of the compositions: hashable values, called like an operation on one flow."""
+
+    label: ClassVar[str]
+
+    ops: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        """Checks the parts."""
+        if not self.ops:
+            raise ConfigError(f"{self.label} of nothing; give at least one operation")
+        for op in self.ops:
+            if not isinstance(op, Operation | Composition):
+                raise ConfigError(f"{self.label}: {op!r} is no operation; take one from augment.AUGMENTATIONS")
+        self._check()
+
+    @property
+    def name(self) -> str:
+        """What it is made of, such as sequential(wrap, dup_rto)."""
+        return f"{self.label}({', '.join(op.name for op in self.ops)})"
+
+    @property
+    def needs_stats(self) -> bool:
+        """Whether a part takes stats=."""
+        return any(op.needs_stats for op in self.ops)
+
+    @property
+    def batch(self) -> bool:
+        """Whether a part takes whole batches; the composition then works through `batched` only."""
+        return any(op.batch for op in self.ops)
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+        """One flow: (x [T, 3], mask [T]) -> the same shapes and dtypes; all parts have the magnitude `alpha`.
+
+        Raises:
+            ConfigError: at trace time, as the parts do.
+        """
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        """Raises ConfigError for options out of range."""
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        raise NotImplementedError
+
+
+def _call(op: Any, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
+    return op(key, x, mask, alpha, stats=stats) if op.needs_stats else op(key, x, mask, alpha)
+
+
+class Sequential(Composition):
+    """All operations in order; stage i draws from `fold_in(key, i)`, whatever comes after it."""
+
+    label: ClassVar[str] = "sequential"
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+        """One flow through all stages."""
+        for i, op in enumerate(self.ops):
+            x, mask = _call(op, jax.random.fold_in(key, i), x, mask, alpha, stats)
+        return x, mask
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        for i, op in enumerate(self.ops):
+            x, mask = _run(op, jax.random.fold_in(key, i), x, mask, alpha, stats, label)
+        return x, mask
+
+
+@dataclasses.dataclass(frozen=True)
+class Maybe(Composition):
+    """One operation with probability `p`, independently for each flow."""
+
+    label: ClassVar[str] = "maybe"
+
+    p: float = 0.5
+
+    def _check(self) -> None:
+        check_share(self.label, "p", self.p)
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+        """One flow, augmented or as it is."""
+        new_x, new_mask = _call(self.ops[0], jax.random.fold_in(key, 0), x, mask, alpha, stats)
+        take = draws.unit(draws.words(jax.random.fold_in(key, 1))) < self.p
+        return jnp.where(take, new_x, x), jnp.where(take, new_mask, mask)
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        new_x, new_mask = _run(self.ops[0], jax.random.fold_in(key, 0), x, mask, alpha, stats, label)
+        take = draws.unit(draws.words(jax.random.fold_in(key, 1), x.shape[0])) < self.p
+        return jnp.where(take[:, None, None], new_x, x), jnp.where(take[:, None], new_mask, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf(Composition):
+    """One of several operations for each flow, by weight."""
+
+    label: ClassVar[str] = "one_of"
+
+    weights: tuple[float, ...] | None = None
+    blocks: int | None = None
+
+    def _check(self) -> None:
+        _check_blocks(self)
+        weights = self.weights
+        if weights is None:
+            return
+        if len(weights) != len(self.ops):
+            raise ConfigError(f"one_of: {len(weights)} weights for {len(self.ops)} operations; give one for each")
+        if not all(isinstance(w, numbers.Real) and w >= 0 for w in weights) or not sum(weights) > 0:
+            raise ConfigError(f"one_of: weights {weights}; give numbers >= 0, not all of them 0")
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+        """One flow through one operation; under vmap all operations run and one result is selected."""
+        choice = self._choose(draws.unit(draws.words(jax.random.fold_in(key, 0))))
+        branches = [_branch(op) for op in self.ops]
+        return jax.lax.switch(choice, branches, jax.random.fold_in(key, 1), x, mask, alpha, stats)
+
+    def _choose(self, u: jax.Array) -> jax.Array:
+        """Uniform numbers in [0, 1) -> index of an operation, int32."""
+        weights = np.ones(len(self.ops)) if self.weights is None else np.asarray(self.weights, np.float64)
+        cumulative = np.cumsum(weights / weights.sum())[:-1].astype(np.float32)
+        return jnp.sum(u[..., None] >= cumulative, axis=-1, dtype=jnp.int32)
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        default = len(self.ops) if self.weights is None else 4 * len(self.ops)
+        blocks = default if self.blocks is None else self.blocks
+        if blocks == 0:
+            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        choose, place, key = (jax.random.fold_in(key, i) for i in range(3))
+        # Systematic draws: block b takes the operation at (rank of b + u) / blocks of the cumulative weights.
+        rank = jnp.argsort(draws.words(place, blocks)).astype(jnp.float32)
+        choice = self._choose(jnp.minimum((rank + draws.unit(draws.words(choose))) / blocks, 1 - 2.0**-24))
+        branches = [_batch_branch(op) for op in self.ops]
+
+        def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
+            return jax.lax.switch(choice[block], branches, key, *flows)
+
+        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomStack(Composition):
+    """All operations in random order, uniform over all orders; operation i draws from the same key in any order."""
+
+    label: ClassVar[str] = "random_stack"
+
+    blocks: int | None = None
+
+    def _check(self) -> None:
+        _check_blocks(self)
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+        """One flow through all operations; under vmap every stage runs every operation."""
+        return self._stack([_branch(op) for op in self.ops], key, x, mask, alpha, stats)
+
+    def _stack(self, branches: list[Any], key: jax.Array, x: jax.Array, mask: jax.Array, *others: Any) -> Flow:
+        order = jnp.argsort(draws.words(jax.random.fold_in(key, 0), len(self.ops)))
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(self.ops))
+
+        def stage(flow: Flow, i: jax.Array) -> tuple[Flow, None]:
+            return jax.lax.switch(i, branches, keys[i], *flow, *others), None
+
+        return jax.lax.scan(stage, (x, mask), order)[0]
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        blocks = min(8, math.factorial(len(self.ops))) if self.blocks is None else self.blocks
+        if blocks == 0:
+            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        branches = [_batch_branch(op) for op in self.ops]
+
+        def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
+            return self._stack(branches, key, *flows)
+
+        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+
+
+def _check_blocks(composition: Any) -> None:
+    if composition.blocks is not None:
+        check_count(composition.label, "blocks", composition.blocks, 0)
+
+
+def _branch(op: Any) -> Any:
+    return lambda key, x, mask, alpha, stats: _call(op, key, x, mask, alpha, stats)
+
+
+def _batch_branch(op: Any) -> Any:
+    return lambda key, x, mask, alpha, stats, label: _run(op, key, x, mask, alpha, stats, label)
+
+
+def _by_blocks(run: Any, blocks: int, key: jax.Array, flows: Any) -> Flow:
+    """Runs `run(block, key, *flows)` on every blocks-th flow, one block after the other, and puts them back.
+
+    Batches that the blocks do not divide are completed with their first flows, whose second result is dropped.
+    """
+    count = flows[0].shape[0]
+    blocks = min(blocks, count)
+    rows = -(-count // blocks)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        if rows * blocks != count:
+            leaf = jnp.concatenate([leaf, leaf[: rows * blocks - count]])
+        return leaf.reshape(rows, blocks, *leaf.shape[1:])
+
+    parts = jax.tree.map(split, flows)
+
+    def one(block: jax.Array) -> Flow:
+        own = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, block, 1, keepdims=False), parts)
+        return run(block, jax.random.fold_in(key, block), *own)
+
+    done = jax.lax.map(one, jnp.arange(blocks))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(rows * blocks, *leaf.shape[2:])[:count], done)
+
+
+def sequential(*ops: Any) -> Sequential:
+    """All operations in order."""
+    return Sequential(ops)
+
+
+def maybe(op: Any, p: float) -> Maybe:
+    """The operation with probability p in [0, 1], independently for each flow."""
+    return Maybe((op,), p)
+
+
+def one_of(*ops: Any, weights: tuple[float, ...] | None = None, blocks: int | None = None) -> OneOf:
+    """One of the operations for each flow, with probabilities in proportion to `weights` (default: equal).
+
+    Args:
+        ops: operations or compositions.
+        weights: one number >= 0 for each.
+        blocks: in `batched`: blocks of flows that choose together (default: one an operation, four with weights);
+            1: one choice a batch; 0: each flow on its own, at the cost of running every operation for every flow.
+    """
+    return OneOf(ops, None if weights is None else tuple(weights), blocks)
+
+
+def ensemble(*ops: Any, blocks: int | None = None) -> OneOf:
+    """PAM'24's Ensemble: one of the operations for each flow, all with equal probability; `blocks` as in `one_of`."""
+    return one_of(*ops, blocks=blocks)
+
+
+def random_stack(*ops: Any, blocks: int | None = None) -> RandomStack:
+    """PAM'24's RandomStack: all operations, in random order.
+
+    Args:
+        ops: operations or compositions.
+        blocks: in `batched`: blocks of flows that share an order (default: up to 8); 0: each flow on its own, at the
+            cost of running every operation at every stage.
+    """
+    return RandomStack(ops, blocks)
+
+
+def masked_stack(*ops: Any, p_apply: float = 0.5) -> Sequential:
+    """PAM'24's MaskedStack: the operations in the given order, each applied with probability `p_apply`.
+
+    The paper calls p in {0.3, 0.5, 0.7} a masking probability and does not say whether p skips or applies: if it skips,
+    its 0.3 is p_apply = 0.7 here and its 0.7 is p_apply = 0.3; if it applies, p_apply = p. For a random order take
+    `random_stack(*(maybe(op, p_apply) for op in ops))`.
+    """
+    check_share("masked_stack", "p_apply", p_apply)
+    return Sequential(tuple(Maybe((op,), p_apply) for op in ops))

@@ -1,0 +1,118 @@
+"""Index maps of packets: counting along a flow, and taking packets to their new places.
+
+No operation here sorts (XLA's sort on CPU takes 100 times as long as a gather). Up to `SHORT` packets a running count
+is one fused reduction over a [T, T] comparison, beyond it a cumulative sum.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+SHORT = 64
+
+
+def positions(packets: int) -> jax.Array:
+    """[T] int32: 0, 1, ..."""
+    return jnp.arange(packets, dtype=jnp.int32)
+
+
+def running_count(flags: jax.Array) -> jax.Array:
+    """Flags (or small counts) [T] -> [T] int32, inclusive running sum."""
+    packets = flags.shape[0]
+    flags = flags.astype(jnp.int32)
+    if packets > SHORT:
+        return jnp.cumsum(flags)
+    t = positions(packets)
+    return jnp.sum(jnp.where(t[None, :] <= t[:, None], flags[None, :], 0), axis=1)
+
+
+def following(flags: jax.Array) -> jax.Array:
+    """Flags [T] -> [T] int32: the first position at or after t whose flag is set, else T."""
+    packets = flags.shape[0]
+    t = positions(packets)
+    place = jnp.where(flags, t, packets)
+    if packets > SHORT:
+        return jax.lax.cummin(place, reverse=True)
+    return jnp.min(jnp.where(t[None, :] >= t[:, None], place[None, :], packets), axis=1)
+
+
+def preceding(flags: jax.Array) -> jax.Array:
+    """Flags [T] -> [T] int32: the last position before t whose flag is set, else -1."""
+    packets = flags.shape[0]
+    t = positions(packets)
+    place = jnp.where(flags, t, -1)
+    if packets > SHORT:
+        return jnp.concatenate([jnp.full(1, -1, jnp.int32), jax.lax.cummax(place)[:-1]])
+    return jnp.max(jnp.where(t[None, :] < t[:, None], place[None, :], -1), axis=1)
+
+
+def source_of(ends: jax.Array) -> jax.Array:
+    """Inverts a running count of emitted packets.
+
+    Args:
+        ends: [T] int32, nondecreasing: packets emitted by items 0..t.
+
+    Returns:
+        [T] int32: for each output position j the item that emits it, #{t: ends[t] <= j}; T beyond the last one.
+    """
+    packets = ends.shape[0]
+    j = positions(packets)
+    if packets > SHORT:
+        return jnp.searchsorted(ends, j, side="right").astype(jnp.int32)
+    return jnp.sum((ends[None, :] <= j[:, None]).astype(jnp.int32), axis=1)
+
+
+def pick(values: jax.Array, index: jax.Array) -> jax.Array:
+    """values [T, ...] at index [...], which is brought into range: what lies outside is never shown."""
+    index = jnp.clip(index, 0, values.shape[0] - 1).astype(jnp.uint32)
+    return values.at[index].get(mode="promise_in_bounds")
+
+
+def take(x: jax.Array, index: jax.Array, count: jax.Array, pad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The new flow: packet index[j] at place j < count, `pad` behind.
+
+    Args:
+        x: [T, 3].
+        index: [T] int32.
+        count: [] int32, packets of the new flow, at most T.
+        pad: [3], of x's type.
+
+    Returns:
+        x [T, 3], mask [T] bool.
+    """
+    return close(pick(x, index), count, pad)
+
+
+def close(x: jax.Array, count: jax.Array, pad: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Ends the flow x [T, 3] after `count` packets: x with `pad` behind, mask [T]."""
+    mask = positions(x.shape[0]) < count
+    return jnp.where(mask[:, None], x, pad[None, :]), mask
+
+
+def length(mask: jax.Array) -> jax.Array:
+    """[T] bool -> [] int32, the number of packets."""
+    return jnp.sum(mask, dtype=jnp.int32)
+
+
+def kept(x: jax.Array, keep: jax.Array, pad: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Moves the packets with a flag to the front, in order.
+
+    Returns:
+        x [T, 3], mask [T] and the source [T] int32 of each place.
+    """
+    ends = running_count(keep)
+    source = source_of(ends)
+    out, mask = take(x, source, ends[-1], pad)
+    return out, mask, source
+
+
+def with_column(x: jax.Array, column: int, values: jax.Array) -> jax.Array:
+    """x [T, 3] with one column replaced by values [T], cast to x's type."""
+    return jnp.where(jnp.arange(x.shape[1]) == column, values.astype(x.dtype)[:, None], x)
+
+
+def middle(x: jax.Array, y: jax.Array, direction: str) -> jax.Array:
+    """Means of packets x and y [T, 3]; with direction "hold" the direction is that of x."""
+    mean = ((x.astype(jnp.float32) + y.astype(jnp.float32)) * 0.5).astype(x.dtype)
+    return with_column(mean, 1, x[:, 1]) if direction == "hold" else mean

@@ -1,0 +1,179 @@
+"""Batching policies: how augmented flows enter a training step (PAM'24, section on batching policies).
+
+A policy is a function from (key, batch) to batch of fixed shapes, to be called inside the jitted step, which then fuses
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtraffic.augment import draws
+from jaxtraffic.augment.compose import batched
+from jaxtraffic.augment.operation import check_count, check_share
+from jaxtraffic.errors import ConfigError
+
+
+class Batch(NamedTuple):
+    """Flows of a step.
+
+    Attributes:
+        x: [B, T, 3] features.
+        mask: [B, T] bool.
+        label: [B] integers.
+    """
+
+    x: jax.Array
+    mask: jax.Array
+    label: jax.Array
+
+
+Policy = Callable[..., Batch]
+
+
+def replace(op: Any, p: float) -> Policy:
+    """PAM'24's Replace: each flow of the batch is augmented with probability p.
+
+    Args:
+        op: operation or composition.
+        p: in [0, 1].
+
+    Returns:
+        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of the same shapes. alpha: [] or [B], or None for U[0,
+        1] for each flow. stats: `scaling.ClassStatistics`, indexed by the labels here, for operations that need them.
+
+    Raises:
+        ConfigError: p outside [0, 1]; at trace time what the operation refuses.
+    """
+    check_share("replace", "p", p)
+
+    def policy(key: jax.Array, batch: Batch, *, alpha: Any = None, stats: Any = None) -> Batch:
+        x, mask = _augment(op, key, batch, alpha, stats)
+        take = draws.unit(draws.words(jax.random.fold_in(key, 2), x.shape[0])) < p
+        x, mask = jnp.where(take[:, None, None], x, batch.x), jnp.where(take[:, None], mask, batch.mask)
+        return Batch(x, mask, batch.label)
+
+    return policy
+
+
+def inject(op: Any, n: int) -> Policy:
+    """PAM'24's Inject: the batch and n augmented copies of it, made anew in each step.
+
+    To train with a step of constant size take batches of step / (n + 1) flows (PAM'24: 512 with n = 1 for 1024).
+
+    Args:
+        op: operation or composition.
+        n: copies, >= 1.
+
+    Returns:
+        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) B flows, the originals first, then copy by
+        copy; labels are those of the originals. alpha and stats as in `replace`.
+
+    Raises:
+        ConfigError: n below 1; at trace time what the operation refuses.
+    """
+    check_count("inject", "n", n, 1)
+    return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
+
+
+def pre_augment(op: Any, n: int) -> Policy:
+    """PAM'24's Pre-augment: a training set and n augmented copies of it, made once before training.
+
+    Call it once, jitted, with the whole set as batch; copies are made one after the other, so that the memory is that
+    of the result and one copy.
+
+    Args:
+        op: operation or composition.
+        n: copies, >= 1 (PAM'24: 10).
+
+    Returns:
+        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) N flows, the originals first.
+
+    Raises:
+        ConfigError: n below 1; at trace time what the operation refuses.
+    """
+    check_count("pre_augment", "n", n, 1)
+    return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
+
+
+def _with_copies(op: Any, n: int, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> Batch:
+    copies = jax.lax.map(lambda key: _augment(op, key, batch, alpha, stats), jax.random.split(key, n))
+    x, mask = (
+        jnp.concatenate([own[None], more]).reshape(-1, *own.shape[1:])
+        for own, more in zip((batch.x, batch.mask), copies, strict=True)
+    )
+    return Batch(x, mask, jnp.tile(batch.label, n + 1))
+
+
+def _augment(op: Any, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> tuple[jax.Array, jax.Array]:
+    if not isinstance(batch, Batch):
+        raise ConfigError(f"a policy takes augment.Batch(x, mask, label), not {type(batch).__name__}")
+    if alpha is None:
+        alpha = draws.unit(draws.words(jax.random.fold_in(key, 0), batch.x.shape[0]))
+    own = stats[batch.label] if op.needs_stats and stats is not None else None
+    label = batch.label if op.batch else None
+    return batched(op)(jax.random.fold_in(key, 1), batch.x, batch.mask, alpha, stats=own, label=label)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ClassWeightedSampler:
+    """Draws flows so that every class comes up equally often; a pytree, to be handed to the jitted step.
+
+    Attributes:
+        order: [N] int32, flows by class.
+        start: [class] int32, first place of each class in `order`.
+        size: [class] int32, flows of each class.
+        cumulative: [class] float32, cumulative probability of the classes.
+    """
+
+    order: jax.Array
+    start: jax.Array
+    size: jax.Array
+    cumulative: jax.Array
+
+    def __call__(self, key: jax.Array, count: int) -> jax.Array:
+        """Draws `count` flows with replacement: indices [count] int32."""
+        choose, within = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        chosen = jnp.searchsorted(self.cumulative, draws.unit(draws.words(choose, count)), side="right")
+        chosen = jnp.minimum(chosen, self.size.shape[0] - 1)
+        place = jax.random.randint(within, (count,), 0, self.size[chosen])
+        return self.order[self.start[chosen] + place]
+
+
+def class_weighted(label: Any, classes: int, *, power: float = 1.0) -> ClassWeightedSampler:
+    """The class-weighted sampler: the probability of a flow is size(class)^-power, up to a factor.
+
+    Args:
+        label: [N] integers, on the host.
+        classes: number of classes; empty ones are never drawn.
+        power: 1 (default): classes come up equally often, as in PAM'24; 0: in proportion to their flows.
+
+    Returns:
+        `sampler(key, count)` -> indices [count] int32.
+
+    Raises:
+        ConfigError: no flows, or labels outside 0..classes-1.
+    """
+    label = np.asarray(label)
+    if label.ndim != 1 or not label.size:
+        raise ConfigError(
+            f"class_weighted: label of shape {label.shape}; give the classes of at least one flow, [flow]"
+        )
+    if label.min() < 0 or label.max() >= classes:
+        raise ConfigError(f"class_weighted: labels {label.min()}..{label.max()}, expected 0..{classes - 1}")
+    size = np.bincount(label, minlength=classes)
+    weight = np.where(size > 0, np.maximum(size, 1).astype(np.float64) ** (1 - power), 0)
+    cumulative = np.cumsum(weight) / weight.sum()
+    # Above the last class with flows lies nothing, whatever the rounding.
+    cumulative[np.flatnonzero(size)[-1] :] = 1.0
+    start = np.cumsum(size) - size
+    order = np.argsort(label, kind="stable")
+    arrays = (order.astype(np.int32), start.astype(np.int32), size.astype(np.int32), cumulative.astype(np.float32))
+    return ClassWeightedSampler(*map(jnp.asarray, arrays))
