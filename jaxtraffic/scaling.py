@@ -1,4 +1,4 @@
-"""Scales of signed packet sizes (fit on training flows, apply on device, invert exactly to integers) and class statistics.
+"""Scales of signed packet sizes (fit on training flows, apply on device, invert exactly) and class statistics.
 
 All of them are pytrees.
 """
@@ -194,7 +194,8 @@ def class_statistics(
     Raises:
         ConfigError: shapes that do not fit, or labels out of range.
 
-    Source: PAM'24 section 3, "per-class standard deviation"; whether padding counts is not said there, and it does not here.
+    Source: PAM'24 section 3, "per-class standard deviation"; whether padding counts is not said there, and it does not
+    here.
     """
     x, mask = np.asarray(x), np.asarray(mask)
     label = np.zeros(len(x), np.int32) if label is None else np.asarray(label)

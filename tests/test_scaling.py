@@ -102,3 +102,39 @@ def test_bad_input_is_refused():
         scaling.fit("log", np.zeros((2, 3), np.int16))
     with pytest.raises(ConfigError, match="at least one flow"):
         scaling.fit("linear", np.zeros((0, 3), np.int16))
+
+
+def test_class_statistics_equal_a_plain_loop():
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 2, (60, 7, 3)).astype(np.float32)
+    mask = np.arange(7) < rng.integers(0, 7, 60)[:, None]
+    label = rng.integers(0, 3, 60)
+    label[label == 1] = 3
+    got = scaling.class_statistics(np.where(mask[..., None], x, 1e9), mask, label, 4)
+    for c in range(4):
+        rows = [i for i in range(60) if label[i] == c]
+        assert got.flows[c] == len(rows)
+        for d in range(3):
+            for t in range(7):
+                values = [x[i, t, d] for i in rows if mask[i, t]]
+                np.testing.assert_allclose(got.std[c, t, d], np.std(values) if values else 0, rtol=1e-5, atol=1e-6)
+            every = [x[i, t, d] for i in rows for t in range(7) if mask[i, t]]
+            np.testing.assert_allclose(got.flat_std[c, d], np.std(every) if every else 0, rtol=1e-5, atol=1e-6)
+
+
+def test_class_statistics_are_indexed_within_jit_and_refuse_bad_input():
+    x, mask, label = np.random.default_rng(0).random((9, 4, 3)), np.ones((9, 4), bool), np.arange(9) % 3
+    stats = scaling.class_statistics(x, mask, label, 3)
+    own = jax.jit(lambda stats, label: stats[label])(stats, label)
+    assert own.std.shape == (9, 4, 3) and own.flat_std.shape == (9, 3)
+    np.testing.assert_array_equal(own.std[4], stats.std[1])
+    whole = scaling.class_statistics(x, mask)
+    np.testing.assert_allclose(whole[0].flat_std, x.reshape(-1, 3).std(0), rtol=1e-5)
+    for bad in [
+        (x[0], mask, label, 3),
+        (x, mask[:, :3], label, 3),
+        (x, mask, label, 2),
+        (x, mask.astype(int), label, 3),
+    ]:
+        with pytest.raises(ConfigError, match="class_statistics"):
+            scaling.class_statistics(*bad)

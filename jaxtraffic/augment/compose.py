@@ -6,9 +6,8 @@ selection: every flow pays for every branch. `batched` therefore runs choices by
 probabilities; flows of one block choose together, which a shuffled batch does not notice. (Every m-th flow and not
 neighbours, so that a batch that is sharded over devices stays where it is.)
 
-Measured on CPU at 32,768 flows of 20 packets (benchmarks/augment.py, "strategies"): the figures stand in
-benchmarks/README.md. `maybe` selects: its operation runs for all flows, at most 1 / p of the cost of a subset, and the
-copies that a subset needs cost as much as most operations.
+The strategies (blocks, one choice a batch, selection) are measured in benchmarks/augment.py; README.md there has the
+table.
 """
 
 from __future__ import annotations
@@ -43,6 +42,7 @@ def batched(op: Any) -> Any:
     Raises:
         ConfigError: at trace time: no batch, or flows, masks and magnitudes that do not fit.
     """
+    check_op("batched", op)
 
     def on_batch(
         key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
@@ -60,9 +60,15 @@ def batched(op: Any) -> Any:
     return on_batch
 
 
-def _check_batch(op: Any, x: Any, mask: Any) -> None:
+def check_op(where: str, op: Any) -> None:
+    """Refuses anything but an operation or a composition."""
     if not isinstance(op, Operation | Composition):
-        raise ConfigError(f"{op!r} is no operation; take one from augment.AUGMENTATIONS or build a composition")
+        raise ConfigError(
+            f"{where}: {op!r} is no operation; take one such as augment.wrap or augment.get('wrap'), or a composition"
+        )
+
+
+def _check_batch(op: Any, x: Any, mask: Any) -> None:
     shapes = tuple(getattr(x, "shape", ())), tuple(getattr(mask, "shape", ()))
     if len(shapes[0]) != 3 or shapes[0][:2] != shapes[1]:
         raise ConfigError(
@@ -95,8 +101,7 @@ class Composition:
         if not self.ops:
             raise ConfigError(f"{self.label} of nothing; give at least one operation")
         for op in self.ops:
-            if not isinstance(op, Operation | Composition):
-                raise ConfigError(f"{self.label}: {op!r} is no operation; take one from augment.AUGMENTATIONS")
+            check_op(self.label, op)
         self._check()
 
     @property
@@ -155,28 +160,51 @@ class Sequential(Composition):
 
 
 @dataclasses.dataclass(frozen=True)
-class Maybe(Composition):
-    """One operation with probability `p`, independently for each flow."""
+class MaskedStack(Composition):
+    """All operations in order, each with probability `p_apply`, independently of the others."""
 
-    label: ClassVar[str] = "maybe"
+    label: ClassVar[str] = "masked_stack"
 
-    p: float = 0.5
+    p_apply: float = 0.5
+    blocks: int | None = None
 
     def _check(self) -> None:
-        check_share(self.label, "p", self.p)
+        check_share(self.label, "p_apply", self.p_apply)
+        _check_blocks(self)
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
-        """One flow, augmented or as it is."""
-        new_x, new_mask = _call(self.ops[0], jax.random.fold_in(key, 0), x, mask, alpha, stats)
-        take = draws.unit(draws.words(jax.random.fold_in(key, 1))) < self.p
-        return jnp.where(take, new_x, x), jnp.where(take, new_mask, mask)
+        """One flow through the stages that are drawn; under vmap all stages run and results are selected."""
+        takes = draws.unit(draws.words(jax.random.fold_in(key, 0), len(self.ops))) < self.p_apply
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(self.ops))
+        for op, take, own in zip(self.ops, takes, keys, strict=True):
+            new_x, new_mask = _call(op, own, x, mask, alpha, stats)
+            x, mask = jnp.where(take, new_x, x), jnp.where(take, new_mask, mask)
+        return x, mask
 
     def _on_batch(
         self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
     ) -> Flow:
-        new_x, new_mask = _run(self.ops[0], jax.random.fold_in(key, 0), x, mask, alpha, stats, label)
-        take = draws.unit(draws.words(jax.random.fold_in(key, 1), x.shape[0])) < self.p
-        return jnp.where(take[:, None, None], new_x, x), jnp.where(take[:, None], new_mask, mask)
+        blocks = 8 if self.blocks is None else self.blocks
+        if blocks == 0:
+            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        takes = [_systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
+
+        def run(block: jax.Array, key: jax.Array, x: jax.Array, mask: jax.Array, *others: Any) -> Flow:
+            for i, op in enumerate(self.ops):
+                own = jax.random.fold_in(key, i)
+                x, mask = jax.lax.cond(
+                    takes[i][block], _batch_branch(op), lambda _, x, mask, *rest: (x, mask), own, x, mask, *others
+                )
+            return x, mask
+
+        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+
+
+class Maybe(MaskedStack):
+    """One operation with probability `p_apply`."""
+
+    label: ClassVar[str] = "maybe"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,10 +245,8 @@ class OneOf(Composition):
         blocks = default if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        choose, place, key = (jax.random.fold_in(key, i) for i in range(3))
-        # Systematic draws: block b takes the operation at (rank of b + u) / blocks of the cumulative weights.
-        rank = jnp.argsort(draws.words(place, blocks)).astype(jnp.float32)
-        choice = self._choose(jnp.minimum((rank + draws.unit(draws.words(choose))) / blocks, 1 - 2.0**-24))
+        draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+        choice = self._choose(_systematic(draw, blocks))
         branches = [_batch_branch(op) for op in self.ops]
 
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
@@ -267,6 +293,13 @@ class RandomStack(Composition):
         return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
 
 
+def _systematic(key: jax.Array, count: int) -> jax.Array:
+    """[count] float32, each uniform on [0, 1): one in each of `count` equal intervals, in random order."""
+    word = draws.words(key, count + 1)
+    rank = jnp.argsort(word[1:]).astype(jnp.float32)
+    return jnp.minimum((rank + draws.unit(word[0])) / count, 1 - 2.0**-24)
+
+
 def _check_blocks(composition: Any) -> None:
     if composition.blocks is not None:
         check_count(composition.label, "blocks", composition.blocks, 0)
@@ -309,9 +342,9 @@ def sequential(*ops: Any) -> Sequential:
     return Sequential(ops)
 
 
-def maybe(op: Any, p: float) -> Maybe:
-    """The operation with probability p in [0, 1], independently for each flow."""
-    return Maybe((op,), p)
+def maybe(op: Any, p: float, *, blocks: int | None = None) -> Maybe:
+    """The operation with probability p in [0, 1]; `blocks` as in `masked_stack`."""
+    return Maybe((op,), p, blocks)
 
 
 def one_of(*ops: Any, weights: tuple[float, ...] | None = None, blocks: int | None = None) -> OneOf:
@@ -342,12 +375,17 @@ def random_stack(*ops: Any, blocks: int | None = None) -> RandomStack:
     return RandomStack(ops, blocks)
 
 
-def masked_stack(*ops: Any, p_apply: float = 0.5) -> Sequential:
+def masked_stack(*ops: Any, p_apply: float = 0.5, blocks: int | None = None) -> MaskedStack:
     """PAM'24's MaskedStack: the operations in the given order, each applied with probability `p_apply`.
 
     The paper calls p in {0.3, 0.5, 0.7} a masking probability and does not say whether p skips or applies: if it skips,
     its 0.3 is p_apply = 0.7 here and its 0.7 is p_apply = 0.3; if it applies, p_apply = p. For a random order take
     `random_stack(*(maybe(op, p_apply) for op in ops))`.
+
+    Args:
+        ops: operations or compositions.
+        p_apply: in [0, 1].
+        blocks: in `batched`: blocks of flows that share a draw (default: 8); 0: each flow on its own, at the cost of
+            running every operation for every flow.
     """
-    check_share("masked_stack", "p_apply", p_apply)
-    return Sequential(tuple(Maybe((op,), p_apply) for op in ops))
+    return MaskedStack(ops, p_apply, blocks)

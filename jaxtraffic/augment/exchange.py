@@ -16,7 +16,7 @@ from jaxtraffic.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutMix(Operation):
-    """Pairs the flows of a batch at random; each pair exchanges one window of packets. Takes a whole batch, not one flow.
+    """Pairs the flows of a batch at random; each pair exchanges one window of packets. Takes a batch, not one flow.
 
     w ~ U{0..T-1}, t ~ U{0..T-w}: places t..t+w-1 of packets and mask change sides, then each flow is closed up (its
     packets in front, in order). With an odd number of flows one stays as it is.
@@ -54,6 +54,7 @@ class CutMix(Operation):
         """Draws and applies on a batch: (x [B, T, 3], mask [B, T]) -> the same shapes and dtypes."""
         op = self.with_options(**options)
         op._check_flow(x, mask)
+        x, mask = jnp.asarray(x), jnp.asarray(mask)
         return op._apply(x, mask, op.sample(key, mask, alpha, label=label))
 
     def sample(
@@ -77,7 +78,7 @@ class CutMix(Operation):
             options: options that differ from its own.
 
         Returns:
-            "partner" [B] int32 (a flow's own index where it has none), "start" and "width" [B] int32, "lam" [B] float32.
+            "partner" [B] int32 (a flow's own index where it has none), "start", "width" [B] int32, "lam" [B] float32.
 
         Raises:
             ConfigError: at trace time: no batch, or within_class without labels.
@@ -105,8 +106,8 @@ class CutMix(Operation):
     def _check_batch(self, mask: Any) -> None:
         if len(getattr(mask, "shape", ())) != 2:
             raise ConfigError(
-                f"{self.name}: mask of shape {tuple(getattr(mask, 'shape', ()))}, expected [flow, packet]: it works on a "
-                "batch and is not to be vmapped over flows"
+                f"{self.name}: mask of shape {tuple(getattr(mask, 'shape', ()))}, expected [flow, packet]: it works on "
+                "a batch and is not to be vmapped over flows"
             )
         check_mask(self.name, jax.eval_shape(lambda m: m[0], mask))
 

@@ -67,6 +67,7 @@ class Operation:
         """Draws and applies: (x [T, 3], mask [T]) of one flow -> the same shapes and dtypes."""
         op = self.with_options(**options)
         op._check_flow(x, mask)
+        x, mask = jnp.asarray(x), jnp.asarray(mask)
         return op._apply(x, mask, op.sample(key, mask, alpha, stats=stats))
 
     def sample(self, key: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, **options: Any) -> Params:
@@ -91,7 +92,7 @@ class Operation:
         alpha = check_alpha(self.name, alpha)
         if op.needs_stats:
             check_stats(self.name, stats, mask.shape[0])
-        return op._draw(key, mask, alpha, stats)
+        return op._draw(key, jnp.asarray(mask), alpha, stats)
 
     def apply(self, x: jax.Array, mask: jax.Array, params: Params, **options: Any) -> tuple[jax.Array, jax.Array]:
         """Applies drawn parameters: (x [T, 3], mask [T]) -> the same shapes and dtypes.
@@ -101,7 +102,7 @@ class Operation:
         """
         op = self.with_options(**options)
         op._check_flow(x, mask)
-        return op._apply(x, mask, params)
+        return op._apply(jnp.asarray(x), jnp.asarray(mask), jax.tree.map(jnp.asarray, params))
 
     def with_options(self, **options: Any) -> Self:
         """The same operation with other options, for compositions and policies.

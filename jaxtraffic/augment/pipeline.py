@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtraffic.augment.compose import batched
+from jaxtraffic.augment.compose import batched, check_op
 from jaxtraffic.errors import ConfigError
 
 
@@ -27,6 +27,7 @@ def as_grain(op: Any, *, alpha: float | None = None, stats: Any = None) -> Any:
     Raises:
         ConfigError: grain is missing; an element without "x" and "mask"; what the operation refuses.
     """
+    check_op("as_grain", op)
     try:
         from grain import transforms
     except ImportError as error:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic.augment import draws
-from jaxtraffic.augment.compose import batched
+from jaxtraffic.augment.compose import batched, check_op
 from jaxtraffic.augment.operation import check_count, check_share
 from jaxtraffic.errors import ConfigError
 
@@ -51,6 +51,7 @@ def replace(op: Any, p: float) -> Policy:
     Raises:
         ConfigError: p outside [0, 1]; at trace time what the operation refuses.
     """
+    check_op("replace", op)
     check_share("replace", "p", p)
 
     def policy(key: jax.Array, batch: Batch, *, alpha: Any = None, stats: Any = None) -> Batch:
@@ -78,6 +79,7 @@ def inject(op: Any, n: int) -> Policy:
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
     """
+    check_op("inject", op)
     check_count("inject", "n", n, 1)
     return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
 
@@ -98,6 +100,7 @@ def pre_augment(op: Any, n: int) -> Policy:
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
     """
+    check_op("pre_augment", op)
     check_count("pre_augment", "n", n, 1)
     return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
 
