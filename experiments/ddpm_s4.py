@@ -9,7 +9,8 @@ runs on a simulated stand-in where the real data is absent, and says so. Cost: a
 tiny); the preset thesis is meant for an accelerator.
 """
 
-from generative import command_line, run_ddpm
+from command_line import command_line
+from generative import Options, run_ddpm
 
 if __name__ == "__main__":
-    command_line(run_ddpm, __doc__)
+    command_line(Options, run_ddpm, __doc__)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import platform
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
-from rich.logging import RichHandler
 
 from jaxtraffic import datasets, evaluate, generate, parallel, prng, report, scaling
-from jaxtraffic.errors import ConfigError, JaxTrafficError, TrainingError
+from jaxtraffic.errors import ConfigError
 from jaxtraffic.series import PacketSeries, concatenate
-from jaxtraffic.train import Interrupted, ProgressReport, total_steps
+from jaxtraffic.train import ProgressReport, total_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,25 +92,6 @@ class Options:
     """How many processes take part."""
     process_id: int | None = None
     """Number of this process, from 0."""
-
-
-def command_line(run: Callable[[Options, Console], None], description: str) -> None:
-    """Parses the command line and runs; an error of ours is one line and exit code 2 (1 for a failed training)."""
-    options = tyro.cli(Options, description=description)
-    console, errors = Console(), Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(width=140)
-    # By force: some imported packages set up logging of their own.
-    handler = RichHandler(console=errors, show_time=False, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
-    try:
-        run(options, console)
-    except Interrupted as error:
-        errors.print(f"interrupted: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(143)
-    except JaxTrafficError as error:
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1 if isinstance(error, TrainingError) else 2)
 
 
 def generator_config(options: Options) -> generate.GeneratorConfig:

@@ -55,3 +55,7 @@ class ConfigError(JaxTrafficError, ValueError):
 
 class TrainingError(JaxTrafficError):
     """Training cannot go on: a non-finite loss, or a checkpoint that does not fit the run."""
+
+
+class Interrupted(JaxTrafficError):
+    """SIGTERM or SIGINT arrived; a checkpoint was written first."""

@@ -37,18 +37,19 @@ class Amplitude(Operation):
             raise ConfigError(f"{self.name}: clip={clip!r}; low must lie below high")
 
     def _changed(self, x: jax.Array, new: jax.Array, where: jax.Array) -> jax.Array:
-        """x [T, 3], or `new` (float32, clipped) at `where`."""
+        """x [T, 3], or `new` (float32, clipped) at those places of `where` that it changes."""
+        where = where & (new != x.astype(jnp.float32))
         if self.clip is not None:
             new = jnp.clip(new, *self.clip)
         return jnp.where(where, new.astype(x.dtype), x)
 
     def _plus(self, x: jax.Array, mask: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         noise = _columns(noise, 0.0)
-        return self._changed(x, x.astype(jnp.float32) + noise, mask[:, None] & (noise != 0)), mask
+        return self._changed(x, x.astype(jnp.float32) + noise, mask[:, None]), mask
 
     def _times(self, x: jax.Array, mask: jax.Array, factor: jax.Array) -> tuple[jax.Array, jax.Array]:
         factor = _columns(factor, 1.0)
-        return self._changed(x, x.astype(jnp.float32) * factor, mask[:, None] & (factor != 1)), mask
+        return self._changed(x, x.astype(jnp.float32) * factor, mask[:, None]), mask
 
 
 def _columns(pair: jax.Array, direction: float) -> jax.Array:
@@ -76,6 +77,7 @@ class GaussianNoise(Amplitude):
 
     Options:
         clip: range of changed elements, default (0, 1); None for none. (The paper does not say; re-implementations
+        pad: for the sake of one signature; padding is never touched here.
             clip.)
 
     Source: PAM'24 table 1 and thesis section 3, "N(0, alpha sigma^2)" read as a variance: the printed square marks one.
@@ -103,6 +105,7 @@ class SpikeNoise(Amplitude):
     Options:
         max_spikes: at most so many values a feature, default 3.
         clip: range of changed elements, default (0, 1); None for none.
+        pad: for the sake of one signature; padding is never touched here.
 
     Source: PAM'24 table 1, "up to 3 of its non-zero values": the number is min(3, c), not drawn, and the sign of the
     noise is kept (a re-implementation takes |e|).
@@ -157,6 +160,7 @@ class GaussianWrapup(Amplitude):
 
     Options:
         clip: range of changed elements, default (0, 1); None for none.
+        pad: for the sake of one signature; padding is never touched here.
 
     Source: PAM'24 table 1 and thesis section 3; the second parameter is read as a variance, as in `gaussian_noise`.
     """
@@ -181,6 +185,7 @@ class SineWrapup(Amplitude):
 
     Options:
         clip: range of changed elements, default (0, 1); None for none.
+        pad: for the sake of one signature; padding is never touched here.
 
     Source: PAM'24 table 1; sigma_d is the flattened standard deviation of the class (inferred from the bar over it),
     and one phase serves both features.
@@ -210,6 +215,7 @@ class ConstantWrapup(Amplitude):
 
     Options:
         clip: range of changed elements, default (0, 1); None for none.
+        pad: for the sake of one signature; padding is never touched here.
 
     Source: PAM'24 table 1, "a single value" (a re-implementation draws one a packet).
     """

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic.augment import draws
-from jaxtraffic.augment.operation import Operation, check_count, check_share
+from jaxtraffic.augment.operation import Operation, check_alpha, check_count, check_share
 from jaxtraffic.errors import ConfigError
 
 Flow = tuple[jax.Array, jax.Array]
@@ -48,14 +48,8 @@ def batched(op: Any) -> Any:
         key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
     ) -> Flow:
         _check_batch(op, x, mask)
-        if isinstance(alpha, numbers.Real) and not 0 <= alpha <= 1:
-            raise ConfigError(f"{op.name}: alpha={alpha}; the magnitude lies in [0, 1]")
-        alpha = jnp.asarray(alpha).astype(jnp.float32)
-        if alpha.shape not in ((), x.shape[:1]):
-            raise ConfigError(
-                f"{op.name}: alpha of shape {alpha.shape} for {x.shape[0]} flows; give one number or [flow]"
-            )
-        return _run(op, key, x, mask, jnp.broadcast_to(alpha, x.shape[:1]), stats if op.needs_stats else None, label)
+        alpha = jnp.broadcast_to(check_alpha(op.name, alpha, ((), x.shape[:1])), x.shape[:1])
+        return _run(op, key, x, mask, alpha, stats if op.needs_stats else None, label)
 
     return on_batch
 
@@ -187,6 +181,7 @@ class MaskedStack(Composition):
         blocks = 8 if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        blocks = _dividing(blocks, x.shape[0])
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         takes = [_systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
 
@@ -245,6 +240,7 @@ class OneOf(Composition):
         blocks = default if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        blocks = _dividing(blocks, x.shape[0])
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         choice = self._choose(_systematic(draw, blocks))
         branches = [_batch_branch(op) for op in self.ops]
@@ -290,7 +286,7 @@ class RandomStack(Composition):
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return self._stack(branches, key, *flows)
 
-        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+        return _by_blocks(run, _dividing(blocks, x.shape[0]), key, (x, mask, alpha, stats, label))
 
 
 def _systematic(key: jax.Array, count: int) -> jax.Array:
@@ -298,6 +294,15 @@ def _systematic(key: jax.Array, count: int) -> jax.Array:
     word = draws.words(key, count + 1)
     rank = jnp.argsort(word[1:]).astype(jnp.float32)
     return jnp.minimum((rank + draws.unit(word[0])) / count, 1 - 2.0**-24)
+
+
+def _dividing(blocks: int, count: int) -> int:
+    """The number of blocks for `count` flows: the next one that divides them, up to four times as many; else `blocks`.
+
+    Systematic draws are right for any number of blocks, and completing a batch costs copies of all of it.
+    """
+    blocks = min(blocks, max(count, 1))
+    return next((m for m in range(blocks, 4 * blocks + 1) if count % m == 0), blocks) if blocks > 1 else blocks
 
 
 def _check_blocks(composition: Any) -> None:
@@ -319,7 +324,6 @@ def _by_blocks(run: Any, blocks: int, key: jax.Array, flows: Any) -> Flow:
     Batches that the blocks do not divide are completed with their first flows, whose second result is dropped.
     """
     count = flows[0].shape[0]
-    blocks = min(blocks, count)
     rows = -(-count // blocks)
 
     def split(leaf: jax.Array) -> jax.Array:

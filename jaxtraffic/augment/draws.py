@@ -26,7 +26,8 @@ def halves(word: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def happens(half: jax.Array, p: jax.Array | float) -> jax.Array:
     """bool: an event of probability p, rounded to a multiple of 2^-16 (never for p = 0, always for p = 1)."""
-    return (half.astype(jnp.float32) + 0.5) * 2.0**-16 < p
+    # A comparison of integers: XLA repeats it within the loops that read the event, where floats would cost twice.
+    return half < jnp.round(jnp.asarray(p, jnp.float32) * 2.0**16).astype(jnp.uint32)
 
 
 def unit(word: jax.Array) -> jax.Array:

@@ -1,7 +1,8 @@
 """Index maps of packets: counting along a flow, and taking packets to their new places.
 
-No operation here sorts (XLA's sort on CPU takes 100 times as long as a gather). Up to `SHORT` packets a running count
-is one fused reduction over a [T, T] comparison, beyond it a cumulative sum.
+No operation here sorts (XLA's sort on CPU takes 100 times as long as a gather). Flags of up to `WORD` packets are
+packed into one 32-bit word, and questions about them answered by counting bits: no loop over packets, and what follows
+reads one word a flow instead of computing the flags again. Longer flows take cumulative sums, minima and maxima.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+WORD = 32
 SHORT = 64
+"""Up to so many packets an inverse count is one reduction over a [T, T] comparison, beyond it a binary search."""
 
 
 def positions(packets: int) -> jax.Array:
@@ -17,34 +20,45 @@ def positions(packets: int) -> jax.Array:
     return jnp.arange(packets, dtype=jnp.int32)
 
 
+def _packed(flags: jax.Array) -> jax.Array:
+    """Flags [T], T <= 32 -> one uint32, flag t at bit t."""
+    t = jnp.arange(flags.shape[0], dtype=jnp.uint32)
+    return jnp.sum(jnp.where(flags, jnp.uint32(1) << t, jnp.uint32(0)))
+
+
+def _lower(packets: int) -> jax.Array:
+    """[T] uint32: the bits below t."""
+    return (jnp.uint32(1) << jnp.arange(packets, dtype=jnp.uint32)) - jnp.uint32(1)
+
+
 def running_count(flags: jax.Array) -> jax.Array:
-    """Flags (or small counts) [T] -> [T] int32, inclusive running sum."""
+    """Flags [T] bool -> [T] int32, how many are set up to and including t."""
     packets = flags.shape[0]
-    flags = flags.astype(jnp.int32)
-    if packets > SHORT:
-        return jnp.cumsum(flags)
-    t = positions(packets)
-    return jnp.sum(jnp.where(t[None, :] <= t[:, None], flags[None, :], 0), axis=1)
+    if packets > WORD:
+        return jnp.cumsum(flags, dtype=jnp.int32)
+    upto = (_lower(packets) << 1) | jnp.uint32(1)
+    return jax.lax.population_count(_packed(flags) & upto).astype(jnp.int32)
 
 
 def following(flags: jax.Array) -> jax.Array:
-    """Flags [T] -> [T] int32: the first position at or after t whose flag is set, else T."""
+    """Flags [T] bool -> [T] int32: the first position at or after t whose flag is set, else T."""
     packets = flags.shape[0]
     t = positions(packets)
-    place = jnp.where(flags, t, packets)
-    if packets > SHORT:
-        return jax.lax.cummin(place, reverse=True)
-    return jnp.min(jnp.where(t[None, :] >= t[:, None], place[None, :], packets), axis=1)
+    if packets > WORD:
+        return jax.lax.cummin(jnp.where(flags, t, packets), reverse=True)
+    ahead = _packed(flags) >> t.astype(jnp.uint32)
+    # Subtracting 1 from a word sets the bits below its lowest one.
+    distance = jax.lax.population_count(~ahead & (ahead - jnp.uint32(1))).astype(jnp.int32)
+    return jnp.where(ahead == 0, packets, t + distance)
 
 
 def preceding(flags: jax.Array) -> jax.Array:
-    """Flags [T] -> [T] int32: the last position before t whose flag is set, else -1."""
+    """Flags [T] bool -> [T] int32: the last position before t whose flag is set, else -1."""
     packets = flags.shape[0]
-    t = positions(packets)
-    place = jnp.where(flags, t, -1)
-    if packets > SHORT:
-        return jnp.concatenate([jnp.full(1, -1, jnp.int32), jax.lax.cummax(place)[:-1]])
-    return jnp.max(jnp.where(t[None, :] < t[:, None], place[None, :], -1), axis=1)
+    if packets > WORD:
+        place = jax.lax.cummax(jnp.where(flags, positions(packets), -1))
+        return jnp.concatenate([jnp.full(1, -1, jnp.int32), place[:-1]])
+    return WORD - 1 - jax.lax.clz(_packed(flags) & _lower(packets)).astype(jnp.int32)
 
 
 def source_of(ends: jax.Array) -> jax.Array:

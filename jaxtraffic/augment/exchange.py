@@ -10,7 +10,15 @@ import jax.numpy as jnp
 
 from jaxtraffic.augment import draws
 from jaxtraffic.augment.emission import kept, positions
-from jaxtraffic.augment.operation import Operation, Params, check_features, check_key, check_mask
+from jaxtraffic.augment.operation import (
+    Operation,
+    Params,
+    check_alpha,
+    check_features,
+    check_flag,
+    check_key,
+    check_mask,
+)
 from jaxtraffic.errors import ConfigError
 
 
@@ -39,6 +47,10 @@ class CutMix(Operation):
 
     literal: bool = False
     within_class: bool = False
+
+    def _check_options(self) -> None:
+        check_flag(self.name, "literal", self.literal)
+        check_flag(self.name, "within_class", self.within_class)
 
     def __call__(
         self,
@@ -86,6 +98,7 @@ class CutMix(Operation):
         op = self.with_options(**options)
         check_key(self.name, key)
         self._check_batch(mask)
+        check_alpha(self.name, alpha, ((), mask.shape[:1]))
         if op.within_class and label is None:
             raise ConfigError(f"{self.name}: within_class needs label=, the class of each flow, integers [flow]")
         if label is not None and tuple(label.shape) != (mask.shape[0],):
@@ -94,7 +107,7 @@ class CutMix(Operation):
             )
         flows, packets = mask.shape
         word = draws.words(key, 3, flows)
-        partner = _pairs(word[0], label if op.within_class else None)
+        partner = _pairs(word[0], jnp.asarray(label) if op.within_class else None)
         # Both flows of a pair read the draw of the one with the lower index.
         lead = jnp.minimum(partner, positions(flows))
         width = draws.below(word[1], packets)
@@ -109,7 +122,7 @@ class CutMix(Operation):
                 f"{self.name}: mask of shape {tuple(getattr(mask, 'shape', ()))}, expected [flow, packet]: it works on "
                 "a batch and is not to be vmapped over flows"
             )
-        check_mask(self.name, jax.eval_shape(lambda m: m[0], mask))
+        check_mask(self.name, jax.ShapeDtypeStruct(mask.shape[1:], mask.dtype))
 
     def _check_flow(self, x: Any, mask: Any) -> None:
         self._check_batch(mask)
@@ -118,9 +131,11 @@ class CutMix(Operation):
                 f"{self.name}: x of shape {tuple(getattr(x, 'shape', ()))} with mask {tuple(mask.shape)}, expected "
                 "[flow, packet, 3] and [flow, packet]"
             )
-        check_features(self.name, jax.eval_shape(lambda m: m[0], x), mask.shape[1])
+        check_features(self.name, jax.ShapeDtypeStruct(x.shape[1:], x.dtype), mask.shape[1])
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
+        if not x.shape[0]:
+            return x, mask
         partner, start, width = params["partner"], params["start"], params["width"]
         pad, batch = self._pad_row(x.dtype), (x, mask)
 

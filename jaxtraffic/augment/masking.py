@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxtraffic.augment import draws
 from jaxtraffic.augment.emission import length, positions
-from jaxtraffic.augment.operation import Operation, Params, check_choice, check_share
+from jaxtraffic.augment.operation import Operation, Params, check_choice, check_flag, check_share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class BernoulliMask(Operation):
     name: ClassVar[str] = "bernoulli_mask"
 
     per_packet: bool = False
+
+    def _check_options(self) -> None:
+        check_flag(self.name, "per_packet", self.per_packet)
 
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
         packets = mask.shape[0]

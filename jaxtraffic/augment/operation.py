@@ -173,14 +173,17 @@ def check_features(name: str, x: Any, packets: int) -> None:
         raise ConfigError(f"{name}: x of type {x.dtype}; convert it, for example x.astype(jnp.float32)")
 
 
-def check_alpha(name: str, alpha: Any) -> jax.Array:
-    """[] float32; a number outside [0, 1] is refused (a traced one cannot be seen)."""
-    if isinstance(alpha, numbers.Real) and not 0 <= alpha <= 1:
-        raise ConfigError(f"{name}: alpha={alpha}; the magnitude lies in [0, 1]")
+def check_alpha(name: str, alpha: Any, shapes: tuple[tuple[int, ...], ...] = ((),)) -> jax.Array:
+    """float32 of one of the shapes; values outside [0, 1] are refused (traced ones cannot be seen)."""
+    if not isinstance(alpha, jax.core.Tracer):
+        values = np.asarray(alpha, np.float64)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ConfigError(f"{name}: alpha={alpha}; the magnitude lies in [0, 1]")
     alpha = jnp.asarray(alpha).astype(jnp.float32)
-    if alpha.shape:
+    if alpha.shape not in shapes:
         raise ConfigError(
-            f"{name}: alpha of shape {alpha.shape} for one flow; use jax.vmap({name}) or augment.batched({name})"
+            f"{name}: alpha of shape {alpha.shape}, expected {' or '.join(map(str, shapes))}; for one flow a number, "
+            f"for a batch use jax.vmap({name}) or augment.batched({name})"
         )
     return alpha
 
@@ -209,6 +212,12 @@ def check_choice(name: str, option: str, value: Any, choices: tuple[str, ...]) -
     """Refuses an unknown mode."""
     if value not in choices:
         raise ConfigError(f"{name}: {option}={value!r}; choose from {', '.join(choices)}")
+
+
+def check_flag(name: str, option: str, value: Any) -> None:
+    """Refuses anything but True and False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {option}={value!r}; give True or False")
 
 
 def check_count(name: str, option: str, value: Any, low: int) -> None:

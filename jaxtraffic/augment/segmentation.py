@@ -69,12 +69,12 @@ class MSSVariation(Operation):
         # Group g holds packets first[g]..first[g + 1] - 1; groups that do not exist begin at n and hold nothing.
         first = jnp.sum(group[None, :] < positions(packets)[:, None], axis=1, dtype=jnp.int32)
         after = jnp.concatenate([first[1:], length(mask)[None]])
-        sent = running_count(payload)
+        sent = jnp.cumsum(payload)
         total = _up_to(sent, after) - _up_to(sent, first)
         whole = total // mss
         rest = total - whole * mss
         pieces = jnp.where(total > 0, whole + (rest > 0).astype(jnp.int32), (after > first).astype(jnp.int32))
-        ends = running_count(pieces)
+        ends = jnp.cumsum(pieces)
         owner = source_of(ends)
         piece = positions(packets) - (pick(ends, owner) - pick(pieces, owner))
         lead = pick(x, pick(first, owner))

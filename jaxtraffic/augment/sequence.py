@@ -20,7 +20,7 @@ from jaxtraffic.augment.emission import (
     source_of,
     take,
 )
-from jaxtraffic.augment.operation import Operation, Params, check_choice
+from jaxtraffic.augment.operation import Operation, Params, check_choice, check_flag
 
 TRANSLATION_STEPS = (0.15, 0.3, 0.5, 0.8)
 PERMUTATION_STEPS = (0.15, 0.45, 0.75, 0.9)
@@ -50,12 +50,15 @@ class HorizontalFlip(Operation):
 
     padding_first: bool = False
 
+    def _check_options(self) -> None:
+        check_flag(self.name, "padding_first", self.padding_first)
+
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
         return {}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
         if self.padding_first:
-            return x[::-1], mask[::-1]
+            return jnp.where(mask[::-1, None], x[::-1], self._pad_row(x.dtype)), mask[::-1]
         count = length(mask)
         return take(x, count - 1 - positions(mask.shape[0]), count, self._pad_row(x.dtype))
 
@@ -168,7 +171,7 @@ class Wrap(Operation):
         emit = jnp.where(t == count - 1, jnp.minimum(params["emit"], 1), params["emit"])
         emit = jnp.where(mask, emit, 0)
         emit = jnp.where((t == 0) & mask & ~jnp.any(emit > 0), 1, emit)
-        ends = running_count(emit)
+        ends = running_count(emit > 0) + running_count(emit > 1)
         source = source_of(ends)
         second = (t == pick(ends, source) - 1) & (pick(emit, source) == 2)
         out = middle(pick(x, source), pick(x, source + second.astype(jnp.int32)), self.direction)

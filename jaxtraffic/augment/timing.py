@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxtraffic.augment import draws
 from jaxtraffic.augment.emission import kept, length, pick, positions, preceding, with_column
-from jaxtraffic.augment.operation import IAT, Operation, Params, check_choice, check_count, check_share
+from jaxtraffic.augment.operation import IAT, Operation, Params, check_choice, check_count, check_flag, check_share
 from jaxtraffic.errors import ConfigError
 
 Convert = Callable[[jax.Array], jax.Array] | None
@@ -35,9 +35,10 @@ class Timing(Operation):
             raise ConfigError(
                 f"{self.name}: to_seconds and from_seconds come together; give both, or none for raw seconds"
             )
-        for convert in (self.to_seconds, self.from_seconds):
+        for option in ("to_seconds", "from_seconds"):
+            convert = getattr(self, option)
             if convert is not None and not callable(convert):
-                raise ConfigError(f"{self.name}: {convert!r} is no function of the IAT column")
+                raise ConfigError(f"{self.name}: {option}={convert!r}; give a function of the IAT column, or None")
 
     def _seconds(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """IATs of valid packets in seconds, [T] float32, 0 at padding."""
@@ -92,15 +93,15 @@ class PacketLoss(Timing):
         duration = time[-1]
         half_width = params["half_width"] * (duration if self.mode == "fraction" else 1.0)
         keep = mask & (jnp.abs(time - params["u"] * duration) > half_width)
-        keep = jnp.where(length(keep) >= self.keep_min, keep, mask)
+        spared = length(keep) < self.keep_min
+        keep = jnp.where(spared, mask, keep)
         out, new, source = kept(x, keep, self._pad_row(x.dtype))
         last = pick(preceding(keep), source)
         gap = jnp.where(last < 0, 0.0, pick(time, source) - pick(time, last))
         # A packet right behind its predecessor keeps its IAT to the bit.
         moved = new & (last != source - 1)
-        unchanged = length(keep) == length(mask)
         first = new & (positions(mask.shape[0]) == 0)
-        gap = jnp.where((moved | first) & ~unchanged, self._feature(gap).astype(x.dtype), out[:, IAT])
+        gap = jnp.where((moved | first) & ~spared, self._feature(gap).astype(x.dtype), out[:, IAT])
         return with_column(out, IAT, gap), new
 
 
@@ -164,6 +165,7 @@ class TimeShift(Timing):
 
     def _check_options(self) -> None:
         super()._check_options()
+        check_flag(self.name, "rebase", self.rebase)
         if not isinstance(self.max_shift, numbers.Real) or self.max_shift < 0:
             raise ConfigError(f"{self.name}: max_shift={self.max_shift!r}; give seconds >= 0")
 
@@ -177,9 +179,10 @@ class TimeShift(Timing):
         keep = jnp.where(empty, mask, keep)
         out, new, source = kept(x, keep, self._pad_row(x.dtype))
         first = new & (positions(mask.shape[0]) == 0)
-        start = jnp.where(first, 0.0 if self.rebase else pick(time, source), 0.0)
+        start = jnp.where(first & ~jnp.asarray(self.rebase), pick(time, source), 0.0)
         start = self._feature(start).astype(x.dtype)
-        return with_column(out, IAT, jnp.where(first & ~empty & (params["shift"] != 0), start, out[:, IAT])), new
+        restarts = first & ~empty & ((params["shift"] != 0) | self.rebase)
+        return with_column(out, IAT, jnp.where(restarts, start, out[:, IAT])), new
 
 
 packet_loss = PacketLoss()

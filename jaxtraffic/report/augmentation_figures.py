@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ _BAND_COLOUR = "#eef0f3"
 _DPI = 110
 _COLUMNS = 4
 # Inches.
-_PANEL_WIDTH, _GUTTER, _LEFT, _RIGHT = 3.1, 0.3, 0.78, 0.12
-_SIZE_HEIGHT, _IAT_HEIGHT, _BETWEEN, _TITLE, _BELOW = 1.2, 0.72, 0.07, 0.3, 0.42
-_BAND, _HEAD, _BAND_GAP = 0.27, 1.12, 0.06
+_PANEL_WIDTH, _GUTTER, _LEFT, _RIGHT = 3.1, 0.3, 0.86, 0.14
+_SIZE_HEIGHT, _IAT_HEIGHT, _BETWEEN, _TITLE, _BELOW = 1.2, 0.74, 0.1, 0.28, 0.42
+_BAND, _HEAD, _BAND_GAP = 0.27, 1.2, 0.04
 _ROW = _TITLE + _SIZE_HEIGHT + _BETWEEN + _IAT_HEIGHT + _BELOW
 _LOWEST_MS = 0.01
 """Below 0.01 ms the axis of IATs is linear down to 0."""
@@ -127,54 +128,73 @@ def draw_gallery(shown: Sequence[ShownAugmentation], heading: str, lines: Sequen
         left = _LEFT + first * (_PANEL_WIDTH + _GUTTER)
         right = _LEFT + last * (_PANEL_WIDTH + _GUTTER) + _PANEL_WIDTH
         _band(figure, left, tops[row] - _BAND - _BAND_GAP, right - left, family)
-    lowest = {column: row for row, column in sorted(places)}
+    family_at = {place: one.family for one, place in zip(shown, places)}
     for one, (row, column) in zip(shown, places):
         left = _LEFT + column * (_PANEL_WIDTH + _GUTTER)
         size_ax, iat_ax = _panel(figure, left, tops[row], ranges, labelled=column == 0)
         draw_flow(size_ax, iat_ax, one.before, one.after[0], one.partner)
         dagger = "" if one.in_paper else " \N{DAGGER}"
         _title(size_ax, f"{one.name}{dagger}", _counts(one.before, one.after[0]))
-        if row == lowest[column] or (row + 1, column) not in places:
+        if family_at.get((row + 1, column)) != one.family:
             iat_ax.set_xlabel("packet", fontsize=8.5, labelpad=1)
     _write_head(figure, heading, lines, any(one.partner for one in shown), any(not one.in_paper for one in shown))
     return _png(figure)
 
 
-def draw_draws(one: ShownAugmentation, ranges: Axes) -> bytes:
-    """PNG of all draws of one augmentation, side by side."""
-    count = len(one.after)
-    width = _LEFT + count * _PANEL_WIDTH + (count - 1) * _GUTTER + _RIGHT
-    figure = _new_figure(width, _ROW)
-    for number, after in enumerate(one.after):
-        size_ax, iat_ax = _panel(figure, _LEFT + number * (_PANEL_WIDTH + _GUTTER), 0.0, ranges, labelled=number == 0)
-        draw_flow(size_ax, iat_ax, one.before, after, one.partner)
-        _title(size_ax, f"draw {number + 1}" if count > 1 else "", _counts(one.before, after), bold=False)
-        iat_ax.set_xlabel("packet", fontsize=8.5, labelpad=1)
-    return _png(figure)
+def draw_draws(shown: Sequence[ShownAugmentation]) -> list[bytes]:
+    """PNG of all draws of each augmentation, side by side; all pictures have the same axes."""
+    ranges = Axes.of(shown)
+    # Axes and ticks cost more than bars, so that pictures of as many draws share one figure.
+    figures: dict[int, tuple[Figure, list[tuple[Any, Any]]]] = {}
+    pictures = []
+    for one in shown:
+        count = len(one.after)
+        if count not in figures:
+            figure = _new_figure(_LEFT + count * _PANEL_WIDTH + (count - 1) * _GUTTER + _RIGHT, _ROW)
+            lefts = [_LEFT + number * (_PANEL_WIDTH + _GUTTER) for number in range(count)]
+            panels = [_panel(figure, left, 0.0, ranges, labelled=left == _LEFT) for left in lefts]
+            for _, iat_ax in panels:
+                iat_ax.set_xlabel("packet", fontsize=8.5, labelpad=1)
+            figures[count] = figure, panels
+        figure, panels = figures[count]
+        artists = []
+        for number, (after, (size_ax, iat_ax)) in enumerate(zip(one.after, panels)):
+            artists += draw_flow(size_ax, iat_ax, one.before, after, one.partner)
+            _title(size_ax, f"draw {number + 1}" if count > 1 else "", _counts(one.before, after), bold=False)
+        pictures.append(_png(figure))
+        for artist in artists:
+            artist.remove()
+    return pictures
 
 
-def draw_flow(size_ax: Any, iat_ax: Any, before: DrawnFlow, after: DrawnFlow, partner: DrawnFlow | None = None) -> None:
-    """Signed sizes and IATs of one flow before and after, packet by packet side by side."""
+def draw_flow(
+    size_ax: Any, iat_ax: Any, before: DrawnFlow, after: DrawnFlow, partner: DrawnFlow | None = None
+) -> list[Any]:
+    """Signed sizes and IATs of one flow before and after, packet by packet side by side; returns what was drawn."""
     layers = [(before, ORIGINAL_COLOUR), (after, AUGMENTED_COLOUR)]
     if partner is not None:
         layers.insert(0, (partner, PARTNER_COLOUR))
-    step = 0.84 / len(layers)
+    step = 0.8 / len(layers)
     width = step * _PANEL_WIDTH * 72 / (len(before.mask) + 0.6)
+    artists = []
     for number, (flow, colour) in enumerate(layers):
         place = np.flatnonzero(flow.mask)
         packet = place + 1 + step * (number - (len(layers) - 1) / 2)
         size, direction, iat = flow.x[place].T.astype(np.float64)
-        signed = size * direction
-        size_ax.vlines(packet, 0, signed, colors=colour, linewidths=width)
-        empty = signed == 0
-        two_way = empty & (size != 0)
-        size_ax.vlines(packet[two_way], -size[two_way], size[two_way], colors=colour, linewidths=0.8, alpha=0.6)
-        style = {"linestyle": "none", "color": colour, "markersize": 3.2, "markeredgewidth": 0.8, "clip_on": False}
-        size_ax.plot(packet[empty & ~two_way], signed[empty & ~two_way], marker="o", **style)
-        size_ax.plot(packet[two_way], signed[two_way], marker="D", markerfacecolor="white", **style)
-        iat_ms = 1000 * iat
-        iat_ax.vlines(packet, 0, iat_ms, colors=colour, linewidths=width)
-        iat_ax.plot(packet[iat_ms < _LOWEST_MS / 5], iat_ms[iat_ms < _LOWEST_MS / 5], marker="o", **style)
+        signed, iat_ms = size * direction, 1000 * iat
+        undirected, empty, instant = (direction == 0) & (size != 0), size == 0, iat_ms < _LOWEST_MS / 5
+        artists.append(size_ax.vlines(packet, 0, signed, colors=colour, linewidths=width))
+        artists.append(iat_ax.vlines(packet, 0, iat_ms, colors=colour, linewidths=width))
+        style = {"linestyle": "none", "color": colour, "markersize": 2.6, "markeredgewidth": 0.7, "clip_on": False}
+        if undirected.any():
+            low, high = -size[undirected], size[undirected]
+            artists.append(size_ax.vlines(packet[undirected], low, high, colors=colour, linewidths=0.8, alpha=0.6))
+            artists += size_ax.plot(packet[undirected], 0 * high, marker="D", markerfacecolor="white", **style)
+        if empty.any():
+            artists += size_ax.plot(packet[empty], signed[empty], marker="o", **style)
+        if instant.any():
+            artists += iat_ax.plot(packet[instant], iat_ms[instant], marker="o", **style)
+    return artists
 
 
 def _arrange(families: Sequence[str]) -> tuple[list[tuple[int, int]], list[tuple[int, int, int, str]], int]:
@@ -183,25 +203,22 @@ def _arrange(families: Sequence[str]) -> tuple[list[tuple[int, int]], list[tuple
     A family begins a row, or stands beside the one before it where it fits there whole.
     """
     places: list[tuple[int, int]] = []
-    bands = []
+    begins: list[tuple[int, int, str]] = []
     row, column = 0, 0
-    for family in dict.fromkeys(families):
-        count = sum(one == family for one in families)
+    for family, count in Counter(families).items():
         if column and column + count > _COLUMNS:
             row, column = row + 1, 0
-        last = min(column + count, _COLUMNS) - 1 if column else _COLUMNS - 1
-        bands.append([row, column, last, family])
+        begins.append((row, column, family))
         for _ in range(count):
             if column == _COLUMNS:
                 row, column = row + 1, 0
             places.append((row, column))
             column += 1
-    # A band ends where the next one in its row begins.
-    for one, after in zip(bands, bands[1:]):
-        if after[0] == one[0]:
-            one[2] = after[1] - 1
-    bands[-1][2] = _COLUMNS - 1 if bands[-1][1] == 0 else bands[-1][2]
-    return places, [tuple(band) for band in bands], row + 1
+    bands = []
+    for row, first, family in begins:
+        right = [other for one, other, _ in begins if one == row and other > first]
+        bands.append((row, first, min(right, default=_COLUMNS) - 1, family))
+    return places, bands, places[-1][0] + 1
 
 
 def _new_figure(width: float, height: float) -> Figure:
@@ -241,7 +258,7 @@ def _panel(figure: Figure, left: float, top: float, ranges: Axes, *, labelled: b
     if labelled:
         for ax, text in ((size_ax, "signed size\n(bytes)"), (iat_ax, "IAT (ms)")):
             # At one distance from the axes, whatever the width of the tick labels.
-            place = -0.6 / _PANEL_WIDTH
+            place = -0.62 / _PANEL_WIDTH
             ax.text(place, 0.5, text, transform=ax.transAxes, rotation=90, ha="center", va="center", fontsize=8.5)
     else:
         size_ax.tick_params(labelleft=False, axis="y")
@@ -255,13 +272,13 @@ def _packet_ticks(packets: int) -> list[int]:
 
 
 def _size_ticks(limit: float) -> list[float]:
-    step = next((step for step in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if limit / step < 3.2), 20000)
+    step = next((step for step in (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if limit / step < 2.2), 20000)
     return [step * k for k in range(-int(limit // step), int(limit // step) + 1)]
 
 
 def _iat_ticks(top: float) -> list[float]:
     decades = range(round(math.log10(_LOWEST_MS)), round(math.log10(top)) + 1)
-    return [0.0, *(10.0**decade for decade in decades[::2])]
+    return [0.0, *(10.0**decade for decade in decades[1::2])]
 
 
 def _short_number(value: float) -> str:

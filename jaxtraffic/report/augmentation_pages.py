@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
+from rich.table import Table
 
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.report.augmentation_figures import Axes, DrawnFlow, ShownAugmentation, draw_draws, draw_gallery
+from jaxtraffic.report.augmentation_figures import DrawnFlow, ShownAugmentation, draw_draws, draw_gallery
 from jaxtraffic.report.page import fact_text
 from jaxtraffic.report.write import write_atomically
 
-__all__ = ["DrawnFlow", "ShownAugmentation", "document", "write_augmentations"]
+__all__ = [
+    "TRAITS",
+    "DrawnFlow",
+    "ShownAugmentation",
+    "augmentation_table",
+    "document",
+    "share_text",
+    "write_augmentations",
+]
 
 TRAITS = {
     "needs_stats": "takes the standard deviations of the flow's class, of features scaled to [0, 1]",
@@ -61,7 +71,7 @@ def document(docstring: str) -> Documentation:
         parts[heading].append(line)
     options: dict[str, str] = {}
     for line in inspect.cleandoc("\n".join(parts.pop("Options", []))).splitlines():
-        found = re.match(r"(\w+): ", line)
+        found = re.match(r"(\w+(?:, \w+)*): ", line)
         if found:
             options[found[1]] = line[found.end() :]
         elif options:
@@ -128,22 +138,42 @@ def write_augmentations(
     return paths
 
 
+def augmentation_table(shown: Sequence[ShownAugmentation]) -> Table:
+    """A rich table of the shares of flows that each augmentation changes, with its traits."""
+    table = Table(title="Share of flows that each augmentation changes", title_justify="left")
+    for column in ("augmentation", "family"):
+        table.add_column(column, no_wrap=True)
+    for words in shown[0].changed:
+        table.add_column(words, justify="right", no_wrap=True)
+    table.add_column("this flow", justify="right", no_wrap=True)
+    table.add_column("traits")
+    family = shown[0].family
+    for one in shown:
+        if one.family != family:
+            table.add_section()
+            family = one.family
+        traits = ", ".join(trait for trait, value in one.traits.items() if value)
+        shares = [share_text(share) for share in one.changed.values()]
+        table.add_row(one.name, one.family, *shares, f"{one.drawn[1]}/{one.drawn[0]} draws", traits)
+    return table
+
+
 def _render(shown: Sequence[ShownAugmentation], **values: Any) -> str:
-    ranges = Axes.of(shown)
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["fact"] = fact_text
     environment.filters["share"] = share_text
+    environment.filters["code"] = _code
     template = importlib.resources.files(__package__).joinpath("augmentations.html.j2").read_text(encoding="utf-8")
     entries = [
         {
             "shown": one,
             "documentation": document(one.documentation),
-            "picture": base64.b64encode(draw_draws(one, ranges)).decode("ascii"),
+            "picture": base64.b64encode(picture).decode("ascii"),
             "columns": len(one.after),
         }
-        for one in shown
+        for one, picture in zip(shown, draw_draws(shown))
     ]
     families = {family: [e for e in entries if e["shown"].family == family] for family in _families(shown)}
     return environment.from_string(template).render(
@@ -158,6 +188,11 @@ def share_text(share: float) -> str:
     if 0.9995 <= share < 1:
         return "> 99.9 %"
     return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
+
+
+def _code(text: str) -> Markup:
+    """Escaped text with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _families(shown: Sequence[ShownAugmentation]) -> list[str]:

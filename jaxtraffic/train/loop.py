@@ -17,17 +17,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtraffic import parallel, prng
-from jaxtraffic.errors import ConfigError, JaxTrafficError, TrainingError
+from jaxtraffic.errors import ConfigError, Interrupted, TrainingError
 from jaxtraffic.train import stream
 from jaxtraffic.train.checkpoint import Checkpoints
 from jaxtraffic.train.program import Loss, make_chunk, steps_per_epoch
 from jaxtraffic.train.state import TrainConfig, TrainState, init_state, make_optimizer
 
 Report = Callable[[dict[str, float]], None]
-
-
-class Interrupted(JaxTrafficError):
-    """SIGTERM or SIGINT arrived; a checkpoint was written first."""
 
 
 def total_steps(config: TrainConfig, n_flows: int) -> int:

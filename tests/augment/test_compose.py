@@ -92,13 +92,13 @@ def test_a_later_stage_leaves_the_draws_of_the_earlier_ones():
 
 @pytest.mark.parametrize("blocks", [None, 0, 1, 7])
 def test_one_of_gives_each_flow_one_operation(blocks):
-    x, mask = short_flows(250)
+    x, mask = short_flows(240)
     candidates = [through([op], x, mask) for op in FIXED]
     chosen = over_keys(augment.one_of(*FIXED, blocks=blocks), x, mask, candidates)
     assert same_as_shares(chosen[:, 17], [1 / 3] * 3) > P_VALUE
     if blocks is None:  # systematic: equal numbers in each batch, but for the flows that complete the last block
         counts = np.stack([np.bincount(row, minlength=3) for row in chosen])
-        assert np.abs(counts - 250 / 3).max() < 2
+        assert (counts == 80).all()
     if blocks == 1:
         assert (chosen == chosen[:, :1]).all()
 
