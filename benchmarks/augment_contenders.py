@@ -238,8 +238,12 @@ def strategies() -> dict[str, dict[str, Run]]:
         "random_stack": {"default": _on_batch(augment.random_stack(*ops))}
         | blocks(augment.random_stack, 0, 1, 2, 6, 24)
         | {"fixed order (sequential)": _on_batch(augment.sequential(*ops))},
+        "masked_stack": {"default": _on_batch(augment.masked_stack(*ops))}
+        | blocks(augment.masked_stack, 0, 1, 2, 32)
+        | {"all of them (sequential)": _on_batch(augment.sequential(*ops))},
         "maybe": {
-            "default (select)": _on_batch(augment.maybe(ops[1], 0.5)),
+            "default": _on_batch(augment.maybe(ops[1], 0.5)),
+            "select for each flow": _on_batch(augment.maybe(ops[1], 0.5, blocks=0)),
             "every second flow": half,
             f"{MEMBERS[1]} alone": _on_batch(ops[1]),
         },

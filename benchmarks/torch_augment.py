@@ -200,14 +200,14 @@ def _drop_window(x: Tensor, mask: Tensor, params: Params) -> Flows:
     time = iat.cumsum(1)
     end = time[:, -1:]
     keep = mask & ((time - params["u"][:, None] * end).abs() > params["half_width"][:, None] * end)
-    keep = torch.where(keep.any(1, keepdim=True), keep, mask)
+    spared = ~keep.any(1, keepdim=True)
+    keep = torch.where(spared, mask, keep)
     # The time of the last survivor before each packet; -1: none.
     latest = torch.where(keep, time, -1.0).cummax(1).values
     before = torch.cat([torch.full_like(end, -1.0), latest[:, :-1]], 1)
     follows = torch.cat([keep[:, :1], keep[:, :-1]], 1)
     gap = torch.where(before < 0, 0.0, torch.where(follows, x[..., 2], time - before))
-    unchanged = keep.sum(1) == mask.sum(1)
-    moved = torch.stack([x[..., 0], x[..., 1], torch.where(unchanged[:, None], x[..., 2], gap)], -1)
+    moved = torch.stack([x[..., 0], x[..., 1], torch.where(spared, x[..., 2], gap)], -1)
     ends = keep.cumsum(1)
     source = _slots((torch.where(keep, ends - 1, mask.shape[1]), _positions(mask)))
     return _take(moved, source, ends[:, -1])

@@ -143,10 +143,10 @@ def test_operation_equals_its_loop(name):
     assert compare(name, {}, flows.T, x, mask, seed=1) > 200, "the comparison is of something"
 
 
-@pytest.mark.parametrize("length", [1, 70])
+@pytest.mark.parametrize("length", [1, 32, 70])
 @pytest.mark.parametrize("name", flows.PER_FLOW)
 def test_operation_equals_its_loop_at_other_lengths(name, length):
-    """One packet (or none) in an array of one, and arrays beyond 64 packets."""
+    """One packet (or none) in an array of one, flags that fill a whole word, and arrays beyond 64 packets."""
     x, mask = flows.suitable_flows(name, count=284, length=length, seed=2)
     compare(name, {}, length, x, mask, seed=2)
 
@@ -199,7 +199,7 @@ def test_every_loss_pattern_equals_the_loop(name):
 
 CUTMIX = [
     *((flows.FLOWS, flows.T, options) for options in ({}, {"literal": True}, {"within_class": True}, {"pad": PAD})),
-    *((count, length, {}) for count, length in ((283, 1), (284, 70), (1, 20))),
+    *((count, length, {}) for count, length in ((283, 1), (284, 32), (284, 70), (1, 20))),
 ]
 
 
