@@ -44,8 +44,6 @@ COMPOSITIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "masked_stack": (augment.masked_stack, {"blocks": 0}),
 }
 FAMILIES = ("amplitude", "masking", "batch", "sequence", "composition")
-SIZE_LIMIT, IAT_FLOOR = 1460.0, 1e-7
-"""PAM'24's limits, bytes and seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,40 +74,6 @@ class Options:
     """Folder of gallery.png and augmentations.html; default: runs/augmentations-<dataset>."""
 
 
-@dataclasses.dataclass(frozen=True)
-class PaperScale:
-    """PAM'24's normalisation: sizes clipped to 1460 bytes, IATs to [1e-7 s, 99 % quantile] and log10, both to [0, 1].
-
-    Directions stay -1 and +1.
-
-    Attributes:
-        low: log10 of the smallest IAT in seconds.
-        high: log10 of the largest.
-    """
-
-    low: float
-    high: float
-
-    @classmethod
-    def fit(cls, x: np.ndarray, mask: np.ndarray) -> PaperScale:
-        """From flows x [N, T, 3] in bytes and seconds, mask [N, T]."""
-        quantile = float(np.quantile(x[..., 2][mask].astype(np.float64), 0.99))
-        return cls(np.log10(IAT_FLOOR), np.log10(max(quantile, 10 * IAT_FLOOR)))
-
-    def apply(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Bytes and seconds [..., T, 3] -> features in [0, 1], 0 in padding."""
-        size = np.clip(x[..., 0], 0, SIZE_LIMIT) / SIZE_LIMIT
-        seconds = np.clip(x[..., 2].astype(np.float64), IAT_FLOOR, 10**self.high)
-        iat = (np.log10(seconds) - self.low) / (self.high - self.low)
-        return np.where(mask[..., None], np.stack([size, x[..., 1], iat], axis=-1), 0).astype(np.float32)
-
-    def invert(self, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Features [..., T, 3] -> bytes and seconds, 0 in padding; the smallest IAT comes back as 0."""
-        seconds = np.where(x[..., 2] > 0, 10.0 ** (x[..., 2] * (self.high - self.low) + self.low), 0)
-        out = np.stack([x[..., 0] * SIZE_LIMIT, x[..., 1], seconds], axis=-1)
-        return np.where(mask[..., None], out, 0).astype(np.float32)
-
-
 def show_augmentations(options: Options, console: Console) -> None:
     """Loads the flows, augments one of them, measures how many change, and writes the gallery and the page."""
     if not 0 <= options.alpha <= 1:
@@ -120,8 +84,8 @@ def show_augmentations(options: Options, console: Console) -> None:
         raise ConfigError("give --flow or --class-name, not both: a flow has its class")
     flows = _load(options)
     raw, mask = flows.arrays()
-    scale = PaperScale.fit(raw, mask)
-    scaled = scale.apply(raw, mask)
+    scale = scaling.fit_features(raw, mask)
+    scaled = np.asarray(scale.apply(raw, mask))
     index = _choose_flow(options, flows, scaled, mask)
     partner = _choose_partner(options.seed, flows, index)
     notice = datasets.stand_in_notice(options.dataset) if _is_stand_in(options, flows) else ""
@@ -146,11 +110,11 @@ def show_augmentations(options: Options, console: Console) -> None:
     _, at_any = run(np.asarray(jax.random.uniform(prng.stream(key, "alpha"), (len(many),))))
     changed = {f"alpha = {options.alpha:g}": at_alpha, "alpha ~ U[0, 1]": at_any}
     before = {"raw": DrawnFlow(raw[index], mask[index])}
-    before["scaled"] = DrawnFlow(scale.invert(scaled[index], mask[index]), mask[index])
+    before["scaled"] = DrawnFlow(np.asarray(scale.invert(scaled[index], mask[index])), mask[index])
     shown = []
     for name, op in _operations(flows.size_layer).items():
         x, new = drawn[name]
-        x = scale.invert(x, new) if op.needs_stats else x
+        x = np.asarray(scale.invert(x, new)) if op.needs_stats else x
         shares = {words: float(share[name]) for words, share in changed.items()}
         given = before["scaled" if op.needs_stats else "raw"]
         shown.append(_shown(name, op, given, x, new, DrawnFlow(raw[partner], mask[partner]), shares, options.draws))
@@ -345,7 +309,9 @@ def _bits(flow: DrawnFlow) -> bytes:
     return np.where(flow.mask[:, None], flow.x, 0).astype(np.float32).tobytes() + flow.mask.tobytes()
 
 
-def _facts(options: Options, flows: PacketSeries, index: int, partner: int, scale: PaperScale) -> dict[str, Any]:
+def _facts(
+    options: Options, flows: PacketSeries, index: int, partner: int, scale: scaling.FeatureScaling
+) -> dict[str, Any]:
     count, label = np.asarray(flows.n_packets), np.asarray(flows.label)
     name = flows.class_names
     layer = {"ip": "IP total length", "payload": "transport payload"}[flows.size_layer]
@@ -361,7 +327,7 @@ def _facts(options: Options, flows: PacketSeries, index: int, partner: int, scal
     }
 
 
-def _notes(scale: PaperScale) -> list[str]:
+def _notes(scale: scaling.FeatureScaling) -> list[str]:
     return [
         "Bars above 0 come from the client, bars below 0 from the server. Black and red stand side by side at each "
         "packet position, so that equal pairs are positions that the augmentation left alone. IATs are on a "

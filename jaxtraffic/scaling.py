@@ -1,11 +1,12 @@
-"""Scales of signed packet sizes (fit on training flows, apply on device, invert exactly) and class statistics.
+"""Scales: of signed packet sizes for generators, of features for classifiers and augmentations; class statistics.
 
-All of them are pytrees.
+They are fitted on the host, on training flows, and applied on the device.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 
 import jax
@@ -23,6 +24,10 @@ QUANTILE_LIMIT = 4.2
 """Range of quantile-scaled values: Phi(-4.2) = 1.3e-5 on each side, shared with the outermost values."""
 NEIGHBOURHOOD = 16
 """Bytes within which an unseen size counts as a neighbour of a seen one."""
+FEATURE_BYTES, FEATURE_SECONDS = 1460.0, 1e-7
+"""PAM'24: the largest size, bytes, and the smallest IAT, seconds."""
+STATISTICS_ROWS = 65536
+"""Flows of which class statistics are summed at a time."""
 UNSEEN_SHARE = 0.5
 """Unseen sizes share this much of the Good-Turing estimate: a pseudo-count of a half from every value seen once."""
 
@@ -158,6 +163,64 @@ def _increasing(z: np.ndarray) -> np.ndarray:
     return raised.astype(np.float32)
 
 
+@dataclasses.dataclass(frozen=True)
+class FeatureScaling:
+    """PAM'24's normalisation of features: size / 1460 and log10 of IATs, both clipped and brought to [0, 1].
+
+    Directions stay -1 and +1. A plain hashable value, so that its maps can be options of augmentations:
+    `augment.packet_loss.with_options(to_seconds=scale.to_seconds, from_seconds=scale.from_seconds)`.
+
+    Attributes:
+        low: log10 of the smallest IAT, seconds.
+        high: log10 of the largest, seconds.
+
+    Source: PAM'24, sizes to [0, 1460] bytes, IATs to [1e-7 s, 99 % quantile], then log10.
+    """
+
+    low: float
+    high: float
+
+    def apply(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Bytes and seconds x [..., T, 3], mask [..., T] -> features in [0, 1] of x's type, 0 in padding."""
+        size = jnp.clip(x[..., 0], 0, FEATURE_BYTES) / FEATURE_BYTES
+        out = jnp.stack([size, x[..., 1], self.from_seconds(x[..., 2])], axis=-1)
+        return jnp.where(mask[..., None], out, 0).astype(x.dtype)
+
+    def invert(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """Features [..., T, 3] -> bytes and seconds, 0 in padding; the smallest IAT comes back as 0."""
+        seconds = jnp.where(x[..., 2] > 0, self.to_seconds(x[..., 2]), 0)
+        out = jnp.stack([x[..., 0] * FEATURE_BYTES, x[..., 1], seconds], axis=-1)
+        return jnp.where(mask[..., None], out, 0).astype(x.dtype)
+
+    def to_seconds(self, iat: jax.Array) -> jax.Array:
+        """IAT features in [0, 1] -> seconds."""
+        return 10.0 ** (iat * (self.high - self.low) + self.low)
+
+    def from_seconds(self, seconds: jax.Array) -> jax.Array:
+        """Seconds -> IAT features in [0, 1]."""
+        clipped = jnp.clip(jnp.asarray(seconds), 10.0**self.low, 10.0**self.high)
+        return jnp.clip((jnp.log10(clipped) - self.low) / (self.high - self.low), 0, 1)
+
+
+def fit_features(x: np.ndarray, mask: np.ndarray) -> FeatureScaling:
+    """Fits PAM'24's normalisation on flows (there: training and validation flows of a fold).
+
+    Args:
+        x: [N, T, 3] bytes, direction, seconds.
+        mask: [N, T] bool.
+
+    Raises:
+        ConfigError: shapes that do not fit, or no packets.
+    """
+    x, mask = np.asarray(x), np.asarray(mask)
+    if x.ndim != 3 or x.shape[2] != 3 or mask.shape != x.shape[:2] or not mask.any():
+        raise ConfigError(
+            f"fit_features: x {x.shape}, mask {mask.shape}; expected [flow, packet, 3] and a mask with packets"
+        )
+    quantile = float(np.quantile(x[..., 2][mask].astype(np.float64), 0.99))
+    return FeatureScaling(math.log10(FEATURE_SECONDS), math.log10(max(quantile, 10 * FEATURE_SECONDS)))
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ClassStatistics:
@@ -189,12 +252,13 @@ def class_statistics(
         x: [N, T, 3] features.
         mask: [N, T] bool, True at packets.
         label: [N] integers in 0..classes-1; None: one class of all flows, for unlabelled data.
-        classes: number of classes. Empty classes, and positions that no flow of a class reaches, have 0.
+        classes: number of classes. Empty classes, and positions that at most one flow of a class reaches, have 0; the
+            divisor is the number of packets (as np.std).
 
     Raises:
         ConfigError: shapes that do not fit, or labels out of range.
 
-    Source: PAM'24 section 3, "per-class standard deviation"; whether padding counts is not said there, and it does not
+    Source: PAM'24, "per-class standard deviation"; whether padding counts is not said there, and it does not
     here.
     """
     x, mask = np.asarray(x), np.asarray(mask)
@@ -204,26 +268,32 @@ def class_statistics(
             f"class_statistics: x {x.shape}, mask {mask.shape} of {mask.dtype}, label {label.shape}; expected "
             "[flow, packet, feature], [flow, packet] bool and [flow]"
         )
+    if not np.issubdtype(label.dtype, np.integer):
+        raise ConfigError(f"class_statistics: labels of type {label.dtype}; give integers")
     if label.size and (label.min() < 0 or label.max() >= classes):
         raise ConfigError(f"class_statistics: labels {label.min()}..{label.max()}, expected 0..{classes - 1}")
     std = np.zeros((classes, *x.shape[1:]))
     flat_std = np.zeros((classes, x.shape[2]))
     flows = np.bincount(label, minlength=classes)
     members = np.split(np.argsort(label, kind="stable"), np.cumsum(flows)[:-1])
-    for index in range(classes):
-        valid = mask[members[index]][..., None]
-        values = np.where(valid, x[members[index]], 0).astype(np.float64)
-        std[index] = _masked_std(values, valid, 0)
-        flat_std[index] = _masked_std(values, valid, (0, 1))
-    return ClassStatistics(
-        jnp.asarray(std, jnp.float32), jnp.asarray(flat_std, jnp.float32), jnp.asarray(flows, jnp.int32)
-    )
+    for index, rows in enumerate(members):
+        parts = [rows[start : start + STATISTICS_ROWS] for start in range(0, len(rows), STATISTICS_ROWS)]
+        count = sum((mask[part].sum(0) for part in parts), np.zeros(x.shape[1], np.int64))
+        total = sum((_masked(x, mask, part).sum(0) for part in parts), np.zeros(x.shape[1:]))
+        mean, flat_mean = total / np.maximum(count, 1)[:, None], total.sum(0) / max(count.sum(), 1)
+        squares, flat_squares = np.zeros_like(mean), np.zeros_like(flat_mean)
+        for part in parts:
+            valid = mask[part][..., None]
+            squares += (np.where(valid, x[part] - mean, 0) ** 2).sum(0)
+            flat_squares += (np.where(valid, x[part] - flat_mean, 0) ** 2).sum((0, 1))
+        std[index] = np.sqrt(squares / np.maximum(count, 1)[:, None])
+        flat_std[index] = np.sqrt(flat_squares / max(count.sum(), 1))
+    arrays = jnp.asarray(std, jnp.float32), jnp.asarray(flat_std, jnp.float32), jnp.asarray(flows, jnp.int32)
+    return ClassStatistics(*arrays)
 
 
-def _masked_std(values: np.ndarray, valid: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    count = np.maximum(valid.sum(axis), 1)
-    mean = values.sum(axis, keepdims=True) / np.maximum(valid.sum(axis, keepdims=True), 1)
-    return np.sqrt((np.where(valid, values - mean, 0) ** 2).sum(axis) / count)
+def _masked(x: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.where(mask[rows][..., None], x[rows], 0).astype(np.float64)
 
 
 def save(scaling: Scaling, path: Path) -> None:

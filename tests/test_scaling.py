@@ -138,3 +138,22 @@ def test_class_statistics_are_indexed_within_jit_and_refuse_bad_input():
     ]:
         with pytest.raises(ConfigError, match="class_statistics"):
             scaling.class_statistics(*bad)
+
+
+def test_scale_of_the_paper_maps_to_0_1_and_back():
+    size, iat = [0.0, 60.0, 1500.0, 1000.0], [0.0, 0.002, 9.0, 1e-5]
+    x = np.stack([size, [1.0, -1, 1, 0], iat], axis=-1)[None].astype(np.float32)
+    mask = np.array([[True, True, True, False]])
+    scale = scaling.fit_features(x, mask)
+    scaled = scale.apply(x, mask)
+    assert scaled.min() == -1 and scaled[..., [0, 2]].min() == 0 and scaled[..., [0, 2]].max() == 1
+    assert (scaled[0, 3] == 0).all() and scaled[0, 2, 0] == 1
+    back = scale.invert(scaled, mask)[0]
+    np.testing.assert_allclose(back[:, 0], [0, 60, 1460, 0], rtol=1e-5)
+    np.testing.assert_allclose(back[:2, 2], [0, 0.002], rtol=1e-4)
+    assert 8 < back[2, 2] < 9, "cut at the 99 % quantile"
+    hidden = scaling.FeatureScaling(-7.0, 1.0)
+    np.testing.assert_allclose(hidden.to_seconds(hidden.from_seconds(iat[1:3])), iat[1:3], rtol=1e-4)
+    assert hidden.from_seconds(0.0) == 0 and hash(hidden) == hash(scaling.FeatureScaling(-7.0, 1.0))
+    with pytest.raises(ConfigError, match="fit_features"):
+        scaling.fit_features(x, mask & False)

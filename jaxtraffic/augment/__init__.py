@@ -1,12 +1,17 @@
-"""Augmentations of packet series as jitted pure functions; needs jax and numpy only.
+"""Augmentations of packet series as pure functions for jit and vmap; needs jax and numpy only.
 
     from jaxtraffic import augment
-    x2, mask2 = jax.jit(jax.vmap(augment.translation))(keys, x, mask, alpha)     # x [flow, packet, 3], mask [flow,
-    packet] x2, mask2 = augment.batched(augment.ensemble(augment.wrap, augment.dup_rto))(key, x, mask, alpha)
+
+    # x [flow, packet, 3], mask [flow, packet] bool, keys and alpha [flow]
+    x2, mask2 = jax.jit(jax.vmap(augment.translation))(keys, x, mask, alpha)
+    # one key for a batch; a composition runs one branch a flow, not all of them
+    x2, mask2 = jax.jit(augment.batched(augment.ensemble(augment.wrap, augment.dup_rto)))(key, x, mask, alpha)
 
 An operation takes one flow: `op(key, x, mask, alpha=1.0, *, ...) -> (x, mask)`, x [packet, 3] in the order size,
-direction, IAT, mask [packet] bool, a prefix. `op.sample` draws and `op.apply` replays; `op.with_options` sets options
-for good.
+direction, IAT, mask [packet] bool, a prefix. `alpha` [] in [0, 1] is traced (give float32: thresholds such as 0.45 are
+compared with it). `op.sample` draws and `op.apply` replays; `op.with_options` sets options for good. Masks travel with
+their flows and are never made again from x: some operations write 0 into a packet's features. Bad input raises
+`jaxtraffic.errors.ConfigError` while tracing.
 """
 
 from jaxtraffic.augment.amplitude import constant_wrapup, gaussian_noise, gaussian_wrapup, sine_wrapup, spike_noise
@@ -16,7 +21,15 @@ from jaxtraffic.augment.loss import dup_fast_retransmit, dup_rto, perm_fast_retr
 from jaxtraffic.augment.masking import bernoulli_mask, tail_occlusion, window_mask
 from jaxtraffic.augment.operation import FlowStatistics, Operation
 from jaxtraffic.augment.pipeline import as_grain
-from jaxtraffic.augment.policies import Batch, ClassWeightedSampler, class_weighted, inject, pre_augment, replace
+from jaxtraffic.augment.policies import (
+    Batch,
+    ClassWeightedSampler,
+    changed_fraction,
+    class_weighted,
+    inject,
+    pre_augment,
+    replace,
+)
 from jaxtraffic.augment.registry import AUGMENTATIONS, Augmentation, get
 from jaxtraffic.augment.segmentation import mss_variation
 from jaxtraffic.augment.sequence import horizontal_flip, interpolation, permutation, shuffle, translation, wrap
@@ -32,6 +45,7 @@ __all__ = [
     "as_grain",
     "batched",
     "bernoulli_mask",
+    "changed_fraction",
     "class_weighted",
     "constant_wrapup",
     "cutmix",

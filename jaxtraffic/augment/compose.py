@@ -2,17 +2,19 @@
 
 A composition is called like an operation, on one flow. Under `jax.vmap` a choice between operations becomes a
 selection: every flow pays for every branch. `batched` therefore runs choices by blocks of flows: the flows i, i + m, i
-+ 2m, ... share one choice, made by a real switch that runs one branch only. Each flow still has the right
-probabilities; flows of one block choose together, which a shuffled batch does not notice. (Every m-th flow and not
-neighbours, so that a batch that is sharded over devices stays where it is.)
++ 2m, ... share one choice, made by a real switch that runs one branch only (measured against the other ways in
+benchmarks/augment.py; the table is in benchmarks/README.md). Each flow has the right probabilities; flows of one block
+choose together, and the choices of the blocks of a batch are spread evenly (an ensemble of m in m blocks uses each
+operation exactly once), which a shuffled batch does not notice. With `blocks=0` every flow chooses independently.
 
-The strategies (blocks, one choice a batch, selection) are measured in benchmarks/augment.py; README.md there has the
-table.
+Every m-th flow and not neighbours: a batch that is sharded over devices stays where it is, as long as the devices
+divide the flows of a block (B / m); else XLA gathers it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import numbers
 from typing import Any, ClassVar
@@ -22,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic.augment import draws
-from jaxtraffic.augment.operation import Operation, check_alpha, check_count, check_share
+from jaxtraffic.augment.operation import Operation, check_alpha, check_count, check_key, check_share, check_stats
 from jaxtraffic.errors import ConfigError
 
 Flow = tuple[jax.Array, jax.Array]
@@ -36,20 +38,30 @@ def batched(op: Any) -> Any:
 
     Returns:
         `f(key, x, mask, alpha=1.0, *, stats=None, label=None) -> (x, mask)` with x [B, T, 3], mask [B, T], alpha [] or
-        [B], stats with leaves [B, ...], label [B] (for `cutmix` alone). One key serves the batch: flow i gets the i-th
-        of `jax.random.split(key, B)`.
+        [B], stats with leaves [B, ...], label [B] (for `cutmix` alone). One key serves the batch; of a plain operation
+        flow i gets the i-th of `jax.random.split(key, B)`. Equal operations give the same function, so that
+        `jax.jit(batched(op))` compiles once; do jit it, outside of it compositions are compiled anew at every call.
+        Shardings: meshes with Auto axes, as everywhere in jaxtraffic.
 
     Raises:
         ConfigError: at trace time: no batch, or flows, masks and magnitudes that do not fit.
     """
     check_op("batched", op)
+    return _batched(op)
 
+
+@functools.cache
+def _batched(op: Any) -> Any:
     def on_batch(
         key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
     ) -> Flow:
+        check_key(op.name, key)
         _check_batch(op, x, mask)
         alpha = jnp.broadcast_to(check_alpha(op.name, alpha, ((), x.shape[:1])), x.shape[:1])
-        return _run(op, key, x, mask, alpha, stats if op.needs_stats else None, label)
+        stats = stats if op.needs_stats else None
+        if stats is not None:
+            check_stats(op.name, stats, mask.shape[1], x.shape[:1])
+        return _run(op, key, jnp.asarray(x), jnp.asarray(mask), alpha, stats, label)
 
     return on_batch
 
@@ -141,6 +153,7 @@ class Sequential(Composition):
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
         """One flow through all stages."""
+        check_key(self.name, key)
         for i, op in enumerate(self.ops):
             x, mask = _call(op, jax.random.fold_in(key, i), x, mask, alpha, stats)
         return x, mask
@@ -167,7 +180,8 @@ class MaskedStack(Composition):
         _check_blocks(self)
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
-        """One flow through the stages that are drawn; under vmap all stages run and results are selected."""
+        """One flow: all stages run, and the results of those drawn are taken."""
+        check_key(self.name, key)
         takes = draws.unit(draws.words(jax.random.fold_in(key, 0), len(self.ops))) < self.p_apply
         keys = jax.random.split(jax.random.fold_in(key, 1), len(self.ops))
         for op, take, own in zip(self.ops, takes, keys, strict=True):
@@ -181,7 +195,7 @@ class MaskedStack(Composition):
         blocks = 8 if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = _dividing(blocks, x.shape[0])
+        blocks = _dividing(blocks, x.shape[0], self.batch)
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         takes = [_systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
 
@@ -223,6 +237,7 @@ class OneOf(Composition):
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
         """One flow through one operation; under vmap all operations run and one result is selected."""
+        check_key(self.name, key)
         choice = self._choose(draws.unit(draws.words(jax.random.fold_in(key, 0))))
         branches = [_branch(op) for op in self.ops]
         return jax.lax.switch(choice, branches, jax.random.fold_in(key, 1), x, mask, alpha, stats)
@@ -240,7 +255,7 @@ class OneOf(Composition):
         blocks = default if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = _dividing(blocks, x.shape[0])
+        blocks = _dividing(blocks, x.shape[0], self.batch)
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         choice = self._choose(_systematic(draw, blocks))
         branches = [_batch_branch(op) for op in self.ops]
@@ -264,6 +279,7 @@ class RandomStack(Composition):
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
         """One flow through all operations; under vmap every stage runs every operation."""
+        check_key(self.name, key)
         return self._stack([_branch(op) for op in self.ops], key, x, mask, alpha, stats)
 
     def _stack(self, branches: list[Any], key: jax.Array, x: jax.Array, mask: jax.Array, *others: Any) -> Flow:
@@ -286,7 +302,7 @@ class RandomStack(Composition):
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return self._stack(branches, key, *flows)
 
-        return _by_blocks(run, _dividing(blocks, x.shape[0]), key, (x, mask, alpha, stats, label))
+        return _by_blocks(run, _dividing(blocks, x.shape[0], self.batch), key, (x, mask, alpha, stats, label))
 
 
 def _systematic(key: jax.Array, count: int) -> jax.Array:
@@ -296,12 +312,13 @@ def _systematic(key: jax.Array, count: int) -> jax.Array:
     return jnp.minimum((rank + draws.unit(word[0])) / count, 1 - 2.0**-24)
 
 
-def _dividing(blocks: int, count: int) -> int:
+def _dividing(blocks: int, count: int, exchange: bool) -> int:
     """The number of blocks for `count` flows: the next one that divides them, up to four times as many; else `blocks`.
 
-    Systematic draws are right for any number of blocks, and completing a batch costs copies of all of it.
+    Systematic draws are right for any number of blocks, and completing a batch costs copies of all of it. Where flows
+    exchange packets (cutmix) they do so within their block, which then holds at least 32.
     """
-    blocks = min(blocks, max(count, 1))
+    blocks = min(blocks, max(count // 32 if exchange else count, 1))
     return next((m for m in range(blocks, 4 * blocks + 1) if count % m == 0), blocks) if blocks > 1 else blocks
 
 

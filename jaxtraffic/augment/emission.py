@@ -1,8 +1,9 @@
 """Index maps of packets: counting along a flow, and taking packets to their new places.
 
-No operation here sorts (XLA's sort on CPU takes 100 times as long as a gather). Flags of up to `WORD` packets are
-packed into one 32-bit word, and questions about them answered by counting bits: no loop over packets, and what follows
-reads one word a flow instead of computing the flags again. Longer flows take cumulative sums, minima and maxima.
+No operation here sorts: for 32,768 rows of 20 XLA's stable sort took 50 ms on CPU, a gather 0.5 ms. Flags of up to
+`WORD` packets are packed into one 32-bit word, and questions about them answered by counting bits: no loop over
+packets, and what follows reads one word a flow instead of computing the flags again. Longer flows take cumulative sums,
+minima and maxima.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def positions(packets: int) -> jax.Array:
 def _packed(flags: jax.Array) -> jax.Array:
     """Flags [T], T <= 32 -> one uint32, flag t at bit t."""
     t = jnp.arange(flags.shape[0], dtype=jnp.uint32)
-    return jnp.sum(jnp.where(flags, jnp.uint32(1) << t, jnp.uint32(0)))
+    return jnp.sum(jnp.where(flags, jnp.uint32(1) << t, jnp.uint32(0)), dtype=jnp.uint32)
 
 
 def _lower(packets: int) -> jax.Array:
@@ -74,7 +75,7 @@ def source_of(ends: jax.Array) -> jax.Array:
     j = positions(packets)
     if packets > SHORT:
         return jnp.searchsorted(ends, j, side="right").astype(jnp.int32)
-    return jnp.sum((ends[None, :] <= j[:, None]).astype(jnp.int32), axis=1)
+    return jnp.sum(ends[None, :] <= j[:, None], axis=1, dtype=jnp.int32)
 
 
 def pick(values: jax.Array, index: jax.Array) -> jax.Array:
@@ -128,5 +129,10 @@ def with_column(x: jax.Array, column: int, values: jax.Array) -> jax.Array:
 
 def middle(x: jax.Array, y: jax.Array, direction: str) -> jax.Array:
     """Means of packets x and y [T, 3]; with direction "hold" the direction is that of x."""
-    mean = ((x.astype(jnp.float32) + y.astype(jnp.float32)) * 0.5).astype(x.dtype)
+    mean = ((wide(x) + wide(y)) * 0.5).astype(x.dtype)
     return with_column(mean, 1, x[:, 1]) if direction == "hold" else mean
+
+
+def wide(x: jax.Array) -> jax.Array:
+    """x as float32, or float64 where it is that: the type to compute in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

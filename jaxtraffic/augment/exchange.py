@@ -1,4 +1,4 @@
-"""CutMix: flows of a batch exchange a window of packets (PAM'24, table 1)."""
+"""CutMix: flows of a batch exchange a window of packets (PAM'24)."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class CutMix(Operation):
     """Pairs the flows of a batch at random; each pair exchanges one window of packets. Takes a batch, not one flow.
 
     w ~ U{0..T-1}, t ~ U{0..T-w}: places t..t+w-1 of packets and mask change sides, then each flow is closed up (its
-    packets in front, in order). With an odd number of flows one stays as it is.
+    packets in front, in order). With an odd number of flows one stays as it is. Within a composition of `batched`
+    partners come from the same block of flows.
 
     Shapes: x [B, T, 3] in any units, mask [B, T] -> x [B, T, 3], mask [B, T].
     Units: any. No magnitude: alpha is not used. Labels are not mixed: PAM'24 does not say how; each row keeps its own.
     To mix them take `params = cutmix.sample(key, mask)`: params["partner"] [B] and params["lam"] [B] = 1 - w / T.
 
     Options:
-        label: [B] integers, the classes; needed by within_class only.
-        within_class: pair flows of one class only, default False.
+        within_class: pair flows of one class only, default False; it takes label= [B], integers.
         literal: t ~ U{0..T-1-w} as printed, which never touches the last place; default False.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1; closing up and the range of t are ours.
+    Source: PAM'24; closing up and the range of t are ours.
     """
 
     name: ClassVar[str] = "cutmix"

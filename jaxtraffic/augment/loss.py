@@ -1,4 +1,4 @@
-"""Lost and retransmitted packets: two loss processes times two emissions (Rosetta, Xie et al. 2023; PAM'24, table 1).
+"""Lost and retransmitted packets: two loss processes times two emissions (Rosetta, Xie et al. 2023; PAM'24).
 
 A loss process marks packets; each lost packet is retransmitted behind the next packet that is delivered. Captured
 before the loss point the retransmission is a duplicate (`dup`), captured behind it the packet comes late (`perm`).
@@ -22,6 +22,7 @@ from jaxtraffic.augment.emission import (
     running_count,
     source_of,
     take,
+    wide,
     with_column,
 )
 from jaxtraffic.augment.operation import IAT, Operation, Params, check_choice, check_count
@@ -55,11 +56,13 @@ class Retransmission(Operation):
         out, new = take(x, source, total, self._pad_row(x.dtype))
         if self.iat == "carry":
             return out, new
-        last = jnp.maximum(length(mask) - 1, 0)
-        arrival = pick(jnp.cumsum(jnp.where(mask, x[:, IAT], 0).astype(jnp.float32)), jnp.minimum(seen, last))
-        gaps = jnp.maximum(arrival[1:] - arrival[:-1], 0)
-        gaps = jnp.concatenate([x[:1, IAT].astype(jnp.float32), gaps])
-        return jnp.where(new[:, None], with_column(out, IAT, gaps), out), new
+        seen = jnp.clip(seen, 0, jnp.maximum(length(mask) - 1, 0))
+        iat = jnp.where(mask, wide(x[:, IAT]), 0)
+        time = pick(jnp.cumsum(iat), seen)
+        ahead = seen[1:] - seen[:-1]
+        # Moments of neighbours are an IAT apart, to the bit; only over longer gaps sums are subtracted.
+        gap = jnp.where(ahead == 1, pick(iat, seen)[1:], jnp.where(ahead == 0, 0, jnp.maximum(time[1:] - time[:-1], 0)))
+        return jnp.where(new[:, None], with_column(out, IAT, jnp.concatenate([iat[:1], gap])), out), new
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,8 @@ class BurstLoss(Retransmission):
         check_count(self.name, "lmax", self.lmax, 1)
         if self.lmax < self.lmin:
             raise ConfigError(f"{self.name}: lmin={self.lmin} above lmax={self.lmax}; bursts last lmin to lmax packets")
+        if self.lmax - self.lmin >= 2**15:
+            raise ConfigError(f"{self.name}: lmax={self.lmax} too far above lmin={self.lmin}; stay within {2**15}")
 
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
         packets = mask.shape[0]
@@ -153,7 +158,7 @@ class DupRTO(_Copies, BurstLoss):
             seconds.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: Rosetta figures 3 and 4 (emission order 1 2 3 4 5 | 2 3 4), PAM'24 table 1 (p = 0.1 alpha).
+    Source: Rosetta figures 3 and 4 (emission order 1 2 3 4 5 | 2 3 4), PAM'24 (p = 0.1 alpha).
     """
 
     name: ClassVar[str] = "dup_rto"
@@ -175,7 +180,7 @@ class PermRTO(_Late, BurstLoss):
             seconds.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: Rosetta figures 3 and 4, PAM'24 table 1 (p = 0.1 alpha).
+    Source: Rosetta figures 3 and 4, PAM'24 (p = 0.1 alpha).
     """
 
     name: ClassVar[str] = "perm_rto"
@@ -185,8 +190,7 @@ class DupFastRetransmit(_Copies):
     """Duplicates single packets, as a capture before the loss point shows a fast retransmit.
 
     Each packet is lost with probability 0.1 alpha, independently. Lost packets stay where they are and a copy is put
-    behind
-    the next packet that is delivered: x1 x2 x3 x4 x3.
+    behind the next packet that is delivered: x1 x2 x3 x4 x3.
 
     Shapes: x [T, 3] in any units, mask [T] -> x [T, 3], mask [T], of min(T, n + lost) packets.
     Units: any. At alpha = 0 the flow is unchanged.
@@ -197,7 +201,7 @@ class DupFastRetransmit(_Copies):
             seconds.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: Rosetta figure 4, PAM'24 table 1 (p = 0.1 alpha).
+    Source: Rosetta figure 4, PAM'24 (p = 0.1 alpha).
     """
 
     name: ClassVar[str] = "dup_fast_retransmit"
@@ -217,7 +221,7 @@ class PermFastRetransmit(_Late):
             seconds.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: Rosetta figure 4, PAM'24 table 1 (p = 0.1 alpha). A retransmission is not lost again (second order in p).
+    Source: Rosetta figure 4, PAM'24 (p = 0.1 alpha). A retransmission is not lost again (second order in p).
     """
 
     name: ClassVar[str] = "perm_fast_retransmit"

@@ -25,7 +25,7 @@ Params = dict[str, jax.Array]
 class FlowStatistics(NamedTuple):
     """Standard deviations of one flow's class, as `scaling.ClassStatistics` gives them when indexed by a label.
 
-    Any object with these two attributes serves.
+    Any pytree with these two attributes serves.
 
     Attributes:
         std: [T, 3], of each coordinate over the flows of the class.
@@ -57,6 +57,7 @@ class Operation:
         pad = self.pad if isinstance(self.pad, tuple) else (self.pad,) * 3
         if len(pad) != 3 or not all(isinstance(value, numbers.Real) for value in pad):
             raise ConfigError(f"{self.name}: pad={self.pad!r}; give one number, or a tuple of three, one a feature")
+        object.__setattr__(self, "pad", pad[0] if len(set(pad)) == 1 else pad)
         self._check_options()
         object.__setattr__(self, "__name__", self.name)
         object.__setattr__(self, "__signature__", _signature(self))
@@ -81,7 +82,7 @@ class Operation:
             options: options of this operation that differ from its own.
 
         Returns:
-            dict of arrays, to be given to `apply` for this flow or for another view of it.
+            dict of arrays, to be given to `apply` for this flow or another view of it with the same mask.
 
         Raises:
             ConfigError: at trace time: a legacy key, a mask that is not [T] bool, alpha not a scalar, stats missing.
@@ -97,12 +98,18 @@ class Operation:
     def apply(self, x: jax.Array, mask: jax.Array, params: Params, **options: Any) -> tuple[jax.Array, jax.Array]:
         """Applies drawn parameters: (x [T, 3], mask [T]) -> the same shapes and dtypes.
 
+        The flow may be another one than the draws were made for, with the same mask: places are drawn for its length.
+
         Raises:
-            ConfigError: at trace time: wrong rank, a mask of another length.
+            ConfigError: at trace time: wrong rank, a mask of another length, params of another operation.
         """
         op = self.with_options(**options)
         op._check_flow(x, mask)
-        return op._apply(jnp.asarray(x), jnp.asarray(mask), jax.tree.map(jnp.asarray, params))
+        params = jax.tree.map(jnp.asarray, params)
+        try:
+            return op._apply(jnp.asarray(x), jnp.asarray(mask), params)
+        except KeyError as error:
+            raise ConfigError(f"{self.name}: params without {error}; give what {self.name}.sample returned") from error
 
     def with_options(self, **options: Any) -> Self:
         """The same operation with other options, for compositions and policies.
@@ -141,7 +148,10 @@ def check_key(name: str, key: Any) -> None:
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ConfigError(f"{name}: key is not a typed key; make one with jax.random.key(seed)")
     if key.shape:
-        raise ConfigError(f"{name}: {key.shape} keys for one flow; use jax.vmap({name}) or augment.batched({name})")
+        raise ConfigError(
+            f"{name}: an array of {key.shape} keys where one is expected; jax.vmap({name}) takes a key for each flow, "
+            f"augment.batched({name}) one for the batch"
+        )
 
 
 def check_mask(name: str, mask: Any) -> None:
@@ -153,6 +163,8 @@ def check_mask(name: str, mask: Any) -> None:
             f"{name}: mask of shape {tuple(mask.shape)}, expected [packet]; it takes one flow: use jax.vmap({name}) or "
             f"augment.batched({name}) for a batch"
         )
+    if not mask.shape[0]:
+        raise ConfigError(f"{name}: a mask of no packets; give arrays of at least one packet position")
     if mask.dtype != jnp.bool_:
         raise ConfigError(
             f"{name}: mask of type {mask.dtype}; make it bool, True at packets, for example direction != 0"
@@ -176,7 +188,10 @@ def check_features(name: str, x: Any, packets: int) -> None:
 def check_alpha(name: str, alpha: Any, shapes: tuple[tuple[int, ...], ...] = ((),)) -> jax.Array:
     """float32 of one of the shapes; values outside [0, 1] are refused (traced ones cannot be seen)."""
     if not isinstance(alpha, jax.core.Tracer):
-        values = np.asarray(alpha, np.float64)
+        try:
+            values = np.asarray(alpha, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{name}: alpha={alpha!r}; give a number in [0, 1]") from error
         if not ((values >= 0) & (values <= 1)).all():
             raise ConfigError(f"{name}: alpha={alpha}; the magnitude lies in [0, 1]")
     alpha = jnp.asarray(alpha).astype(jnp.float32)
@@ -188,17 +203,18 @@ def check_alpha(name: str, alpha: Any, shapes: tuple[tuple[int, ...], ...] = (()
     return alpha
 
 
-def check_stats(name: str, stats: Any, packets: int) -> None:
-    """Refuses missing statistics and those of another shape."""
+def check_stats(name: str, stats: Any, packets: int, batch: tuple[int, ...] = ()) -> None:
+    """Refuses missing statistics and those of another shape than [*batch, T, 3] and [*batch, 3]."""
     if not hasattr(stats, "std") or not hasattr(stats, "flat_std"):
         raise ConfigError(
             f"{name} needs stats=, the standard deviations of the flow's class: jaxtraffic.scaling.class_statistics"
             "(x, mask, label, classes)[label], or augment.FlowStatistics(std, flat_std)"
         )
-    if tuple(stats.std.shape) != (packets, 3) or tuple(stats.flat_std.shape) != (3,):
+    found, wanted = (tuple(stats.std.shape), tuple(stats.flat_std.shape)), ((*batch, packets, 3), (*batch, 3))
+    if found != wanted:
         raise ConfigError(
-            f"{name}: stats of shapes {tuple(stats.std.shape)} and {tuple(stats.flat_std.shape)}, expected "
-            f"({packets}, 3) and (3,), those of one class; index them by the flow's label: stats[label]"
+            f"{name}: stats of shapes {found[0]} and {found[1]}, expected {wanted[0]} and {wanted[1]}; index them by "
+            "the label, of one flow or of all flows of the batch: stats[label]"
         )
 
 

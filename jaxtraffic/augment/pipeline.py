@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxtraffic.augment.compose import batched, check_op
+from jaxtraffic.augment.operation import check_alpha
 from jaxtraffic.errors import ConfigError
 
 
@@ -28,6 +29,9 @@ def as_grain(op: Any, *, alpha: float | None = None, stats: Any = None) -> Any:
         ConfigError: grain is missing; an element without "x" and "mask"; what the operation refuses.
     """
     check_op("as_grain", op)
+    if alpha is not None:
+        check_alpha("as_grain", alpha)
+    needs_label = op.batch or (op.needs_stats and stats is not None)
     try:
         from grain import transforms
     except ImportError as error:
@@ -55,7 +59,7 @@ def as_grain(op: Any, *, alpha: float | None = None, stats: Any = None) -> Any:
             seed = int(rng.integers(2**32, dtype=np.uint64))
             with jax.default_device(jax.local_devices(backend="cpu")[0]):
                 arrays = [np.asarray(element[name]) for name in ("x", "mask")]
-                arrays.append(np.asarray(element["label"]) if "label" in element else None)
+                arrays.append(np.asarray(element["label"]) if needs_label and "label" in element else None)
                 if one:
                     arrays = [None if array is None else array[None] for array in arrays]
                 # A seed of 32 bits as an array: jax.random.key of a Python integer would be the same, traced anew.

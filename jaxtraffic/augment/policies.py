@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxtraffic.augment import draws
 from jaxtraffic.augment.compose import batched, check_op
-from jaxtraffic.augment.operation import check_count, check_share
+from jaxtraffic.augment.operation import FlowStatistics, check_count, check_share
 from jaxtraffic.errors import ConfigError
 
 
@@ -46,15 +46,17 @@ def replace(op: Any, p: float) -> Policy:
 
     Returns:
         `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of the same shapes. alpha: [] or [B], or None for U[0,
-        1] for each flow. stats: `scaling.ClassStatistics`, indexed by the labels here, for operations that need them.
+        1] for each flow. stats, for operations that need them: `scaling.ClassStatistics`, indexed by the labels here,
+        or a `FlowStatistics` for all flows (unlabelled data).
 
     Raises:
-        ConfigError: p outside [0, 1]; at trace time what the operation refuses.
+        ConfigError: p outside [0, 1]; at trace time labels that are no integers and what the operation refuses.
     """
     check_op("replace", op)
     check_share("replace", "p", p)
 
     def policy(key: jax.Array, batch: Batch, *, alpha: Any = None, stats: Any = None) -> Batch:
+        _check(batch)
         x, mask = _augment(op, key, batch, alpha, stats)
         take = draws.unit(draws.words(jax.random.fold_in(key, 2), x.shape[0])) < p
         x, mask = jnp.where(take[:, None, None], x, batch.x), jnp.where(take[:, None], mask, batch.mask)
@@ -106,22 +108,58 @@ def pre_augment(op: Any, n: int) -> Policy:
 
 
 def _with_copies(op: Any, n: int, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> Batch:
-    copies = jax.lax.map(lambda key: _augment(op, key, batch, alpha, stats), jax.random.split(key, n))
-    x, mask = (
-        jnp.concatenate([own[None], more]).reshape(-1, *own.shape[1:])
-        for own, more in zip((batch.x, batch.mask), copies, strict=True)
-    )
-    return Batch(x, mask, jnp.tile(batch.label, n + 1))
+    _check(batch)
+    flows = batch.x.shape[0]
+    # Copies are written into the result one by one: its memory and that of one copy.
+    out = tuple(jnp.concatenate([own, jnp.zeros((n * flows, *own.shape[1:]), own.dtype)]) for own in batch[:2])
+
+    def add(i: jax.Array, out: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        copy = _augment(op, jax.random.fold_in(key, i), batch, alpha, stats)
+        place = (i + 1) * flows
+        return tuple(
+            jax.lax.dynamic_update_slice_in_dim(all_, one, place, 0) for all_, one in zip(out, copy, strict=True)
+        )
+
+    return Batch(*jax.lax.fori_loop(0, n, add, out), jnp.tile(batch.label, n + 1))
+
+
+def _check(batch: Any) -> None:
+    if not isinstance(batch, Batch):
+        raise ConfigError(f"a policy takes augment.Batch(x, mask, label), not {type(batch).__name__}")
+    if not jnp.issubdtype(batch.label.dtype, jnp.integer):
+        raise ConfigError(
+            f"a policy takes integer labels, not {batch.label.dtype}; convert them: label.astype(jnp.int32)"
+        )
 
 
 def _augment(op: Any, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> tuple[jax.Array, jax.Array]:
-    if not isinstance(batch, Batch):
-        raise ConfigError(f"a policy takes augment.Batch(x, mask, label), not {type(batch).__name__}")
+    flows = batch.x.shape[0]
     if alpha is None:
-        alpha = draws.unit(draws.words(jax.random.fold_in(key, 0), batch.x.shape[0]))
-    own = stats[batch.label] if op.needs_stats and stats is not None else None
+        alpha = draws.unit(draws.words(jax.random.fold_in(key, 0), flows))
+    if not op.needs_stats or stats is None:
+        own = None
+    elif isinstance(stats, FlowStatistics):
+        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (flows, *leaf.shape)), stats)
+    else:
+        own = stats[batch.label]
     label = batch.label if op.batch else None
     return batched(op)(jax.random.fold_in(key, 1), batch.x, batch.mask, alpha, stats=own, label=label)
+
+
+def changed_fraction(x: jax.Array, mask: jax.Array, new_x: jax.Array, new_mask: jax.Array) -> jax.Array:
+    """Share of flows that an augmentation changed, worth logging: losses leave about half of the flows as they are.
+
+    Args:
+        x: [B, T, 3].
+        mask: [B, T] bool.
+        new_x: [B, T, 3], after the augmentation.
+        new_mask: [B, T] bool.
+
+    Returns:
+        [] float32: flows whose mask, or a valid packet, differs; padding does not count.
+    """
+    differs = (mask != new_mask) | (mask & jnp.any(x != new_x, axis=-1))
+    return jnp.mean(jnp.any(differs, axis=-1).astype(jnp.float32))
 
 
 @jax.tree_util.register_dataclass
@@ -146,7 +184,7 @@ class ClassWeightedSampler:
         choose, within = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         chosen = jnp.searchsorted(self.cumulative, draws.unit(draws.words(choose, count)), side="right")
         chosen = jnp.minimum(chosen, self.size.shape[0] - 1)
-        place = jax.random.randint(within, (count,), 0, self.size[chosen])
+        place = jax.random.randint(within, (count,), 0, self.size[chosen], jnp.int32)
         return self.order[self.start[chosen] + place]
 
 
@@ -162,9 +200,13 @@ def class_weighted(label: Any, classes: int, *, power: float = 1.0) -> ClassWeig
         `sampler(key, count)` -> indices [count] int32.
 
     Raises:
-        ConfigError: no flows, or labels outside 0..classes-1.
+        ConfigError: no flows, labels that are no integers in 0..classes-1, or a power that is not finite.
     """
     label = np.asarray(label)
+    if label.ndim == 1 and label.size and not np.issubdtype(label.dtype, np.integer):
+        raise ConfigError(f"class_weighted: labels of type {label.dtype}; give integers")
+    if not np.isfinite(power):
+        raise ConfigError(f"class_weighted: power={power}; give a finite number, 1 for equal classes")
     if label.ndim != 1 or not label.size:
         raise ConfigError(
             f"class_weighted: label of shape {label.shape}; give the classes of at least one flow, [flow]"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from jaxtraffic.augment import amplitude, exchange, loss, masking, segmentation, sequence, timing
 from jaxtraffic.augment.operation import Operation
@@ -19,7 +21,7 @@ class Augmentation:
         needs_stats: takes stats=, the standard deviations of the flow's class.
         needs_seconds: needs IATs in seconds (and, for mss_variation, sizes in bytes): run it before normalisation.
         has_magnitude: alpha changes it.
-        identity_at_zero: alpha = 0 returns the flow as it is.
+        identity_at_zero: alpha = 0, and default options, return the packets as they are (mss_variation: sizes to 1500).
         source: where its definition comes from.
         in_paper: one of the 18 of PAM'24.
     """
@@ -50,8 +52,8 @@ class Augmentation:
 
 
 _PAM = "Data Augmentation for Traffic Classification (PAM'24), table 1"
-_ROSETTA = "Rosetta (Xie et al., USENIX Security 2023), figures 3 and 4; PAM'24, table 1"
-_THESIS = "Toward Automated Augmentation for Traffic Classification (Wang 2025), section 3; PAM'24, table 1"
+_ROSETTA = "Rosetta (Xie et al., USENIX Security 2023), figures 3 and 4; PAM'24"
+_THESIS = "Toward Automated Augmentation for Traffic Classification (Wang 2025); PAM'24"
 _FLOWPIC = "A Few Shots Traffic Classification with mini-FlowPic Augmentations (Horowicz et al. 2022), as in tcbench"
 _FEW_SHOT = "few-shot views of TMA'23, in Wang 2025"
 
@@ -89,7 +91,7 @@ def _entries() -> list[Augmentation]:
     ]
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {entry.name: entry for entry in _entries()}
+AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType({entry.name: entry for entry in _entries()})
 """The 18 augmentations of PAM'24 and five more, by name."""
 
 

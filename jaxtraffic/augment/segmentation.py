@@ -28,10 +28,14 @@ class MSSVariation(Operation):
     Units: bytes (whole ones; others are rounded), seconds. At alpha = 0 flows with sizes up to hi + header are
     unchanged.
 
+    What a group took in time vanishes, but for the IAT of its first packet. The ranges by alpha and the rule that a
+    group has one direction are ours.
+
     Options:
         mss: (lo, hi) bytes, default (500, 1460). Rosetta has 500-1500; 1460 + 40 is what fits an Ethernet frame.
         rtt_max: seconds, default 0.2, Rosetta's largest RTTmax.
-        header: bytes of a packet that are not payload, default 40 (IPv4 and TCP).
+        header: bytes of a packet that are not payload, default 40 (IPv4 and TCP); 28 for UDP and QUIC, and 0 where
+            sizes are payload (PacketSeries.size_layer).
         pad: value of padding, one number or one a feature; default 0.
 
     Source: Rosetta section 5.1, its fifth augmentation; the official code has no directions and cuts by 1448 bytes.
@@ -48,6 +52,8 @@ class MSSVariation(Operation):
             raise ConfigError(f"{self.name}: mss={self.mss!r}; give a tuple (low, high) of bytes")
         for value in self.mss:
             check_count(self.name, "mss", value, 1)
+        if self.mss[1] - self.mss[0] >= 2**15:
+            raise ConfigError(f"{self.name}: mss={self.mss!r}; keep the range under {2**15} bytes")
         if self.mss[0] > self.mss[1]:
             raise ConfigError(f"{self.name}: mss={self.mss!r}; low must not lie above high")
         if not isinstance(self.rtt_max, numbers.Real) or self.rtt_max < 0:
@@ -57,8 +63,8 @@ class MSSVariation(Operation):
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
         word = draws.words(key, 2)
         low, high = self.mss
-        range_ = jnp.floor(alpha * (high - low)).astype(jnp.int32) + 1
-        return {"mss": high - draws.below(word[0], range_), "rtt": alpha * self.rtt_max * draws.unit(word[1])}
+        spread = jnp.floor(alpha * (high - low)).astype(jnp.int32) + 1
+        return {"mss": high - draws.below(word[0], spread), "rtt": alpha * self.rtt_max * draws.unit(word[1])}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
         packets, mss = mask.shape[0], params["mss"]

@@ -1,4 +1,4 @@
-"""Sequence operations that move packets: flips, shifts, cuts, repeats (PAM'24, table 1); all features move together."""
+"""Sequence operations that move packets: flips, shifts, cuts, repeats (PAM'24); all features move together."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class HorizontalFlip(Operation):
         padding_first: flip the array itself, so that padding comes first; the mask is then no prefix. Default False.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1.
+    Source: PAM'24.
     """
 
     name: ClassVar[str] = "horizontal_flip"
@@ -77,7 +77,7 @@ class Interpolation(Operation):
         direction: "mean" (default, literal: +1 and -1 give 0) or "hold" (that of the earlier packet).
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1; for n = T the start is exactly the paper's U{0..T-1}; shorter flows are kept whole.
+    Source: PAM'24; for n = T the start is exactly the paper's U{0..T-1}; shorter flows are kept whole.
     """
 
     name: ClassVar[str] = "interpolation"
@@ -109,7 +109,7 @@ class Translation(Operation):
     Options:
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1; N as the 1-based arg max, empty 0: the only reading where all four thresholds matter.
+    Source: PAM'24; N as the 1-based arg max, empty 0: the only reading where all four thresholds matter.
     """
 
     name: ClassVar[str] = "translation"
@@ -141,7 +141,8 @@ class Wrap(Operation):
     With probability 1 - alpha packet t is kept, with alpha / 2 it is kept and the mean of packets t and t + 1 put
     behind it, with alpha / 2 it is dropped; the result is cut at T.
 
-    Shapes: x [T, 3] in any units, mask [T] -> x [T, 3], mask [T], of n packets in expectation.
+    Shapes: x [T, 3] in any units, mask [T] -> x [T, 3], mask [T], of n - alpha / 2 packets in expectation before the
+    cut at T.
     Units: any. At alpha = 0 the flow is unchanged. The last packet has no successor: it is kept or dropped. Where all
     are dropped the first stays.
 
@@ -149,7 +150,7 @@ class Wrap(Operation):
         direction: of means: "mean" (default, literal: +1 and -1 give 0) or "hold" (that of the earlier packet).
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: thesis section 3 (the second "nochange" in PAM'24's listing is "discard" there).
+    Source: thesis (the second "nochange" in PAM'24's listing is "discard" there).
     """
 
     name: ClassVar[str] = "wrap"
@@ -190,7 +191,7 @@ class Permutation(Operation):
     Options:
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1 (re-implementations cut into equal parts, which is not the text).
+    Source: PAM'24 (re-implementations cut into equal parts, which is not the text).
     """
 
     name: ClassVar[str] = "permutation"
@@ -230,10 +231,8 @@ def _distinct_cuts(word: jax.Array, cuts: jax.Array, count: jax.Array, packets: 
 
 def _random_places(word: jax.Array, segments: jax.Array) -> jax.Array:
     """[SEGMENTS] words -> [SEGMENTS] int32: a uniform permutation of 0..segments-1 in front, SEGMENTS behind."""
-    g = positions(SEGMENTS)
-    lower = (word[None, :] < word[:, None]) | ((word[None, :] == word[:, None]) & (g[None, :] < g[:, None]))
-    rank = jnp.sum(lower & (g[None, :] < segments), axis=1, dtype=jnp.int32)
-    return jnp.where(g < segments, rank, SEGMENTS)
+    present = positions(SEGMENTS) < segments
+    return jnp.where(present, draws.ranks(word, present), SEGMENTS)
 
 
 class Shuffle(Operation):
@@ -256,10 +255,8 @@ class Shuffle(Operation):
         if packets > SHORT:
             word = jnp.where(mask, word >> 1, jnp.uint32(2**32 - 1))
             return {"order": jnp.argsort(word, stable=True).astype(jnp.int32)}
-        # The rank of each packet's word is itself a uniform permutation; so is its inverse, and no sort is needed.
-        lower = (word[None, :] < word[:, None]) | ((word[None, :] == word[:, None]) & (t[None, :] < t[:, None]))
-        rank = jnp.sum(lower & mask[None, :], axis=1, dtype=jnp.int32)
-        return {"order": jnp.where(mask, rank, t)}
+        # The rank of each packet's word is a uniform permutation; so is its inverse, and no sort is needed.
+        return {"order": jnp.where(mask, draws.ranks(word, mask), t)}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
         return take(x, params["order"], length(mask), self._pad_row(x.dtype))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtraffic.augment import draws
-from jaxtraffic.augment.emission import kept, length, pick, positions, preceding, with_column
+from jaxtraffic.augment.emission import kept, length, pick, positions, preceding, wide, with_column
 from jaxtraffic.augment.operation import IAT, Operation, Params, check_choice, check_count, check_flag, check_share
 from jaxtraffic.errors import ConfigError
 
@@ -24,7 +24,8 @@ class Timing(Operation):
 
     Attributes:
         to_seconds: maps the IAT feature [T] to seconds where x is not raw; None: x holds seconds.
-        from_seconds: its inverse.
+        from_seconds: its inverse, finite at 0 seconds; for log10 features for example
+            lambda s: (jnp.log10(jnp.maximum(s, 1e-7)) + 7) / 8, with to_seconds=lambda v: 10 ** (8 * v - 7).
     """
 
     to_seconds: Convert = None
@@ -42,10 +43,10 @@ class Timing(Operation):
 
     def _seconds(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """IATs of valid packets in seconds, [T] float32, 0 at padding."""
-        iat = jnp.where(mask, x[:, IAT], 0).astype(jnp.float32)
+        iat = jnp.where(mask, wide(x[:, IAT]), 0)
         if self.to_seconds is None:
             return iat
-        return jnp.where(mask, jnp.asarray(self.to_seconds(iat)).astype(jnp.float32), 0.0)
+        return jnp.where(mask, jnp.asarray(self.to_seconds(iat)).astype(iat.dtype), 0)
 
     def _feature(self, seconds: jax.Array) -> jax.Array:
         return seconds if self.from_seconds is None else jnp.asarray(self.from_seconds(seconds))
@@ -68,7 +69,7 @@ class PacketLoss(Timing):
         to_seconds, from_seconds: elementwise maps between the IAT column and seconds, for features that are not raw.
         pad: value of padding, one number or one a feature; default 0.
 
-    Source: PAM'24 table 1 and thesis section 3 ("delta +- 10 s" at alpha = 0.5); the fraction is ours, for series that
+    Source: PAM'24 and the thesis ("delta +- 10 s" at alpha = 0.5); the fraction is ours, for series that
     cover the first seconds of a flow.
     """
 
@@ -117,6 +118,7 @@ class IATScale(Timing):
     Options:
         width: half the width of the range at alpha = 1, default 0.5 (tcbench's U[0.5, 1.5]).
         to_seconds, from_seconds: elementwise maps between the IAT column and seconds, for features that are not raw.
+        pad: for the sake of one signature; padding is never touched here.
 
     Source: "Change RTT" of Horowicz et al. 2022 as in tcbench; the magnitude is ours.
     """

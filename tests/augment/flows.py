@@ -85,13 +85,8 @@ def operation(name, **options):
 @functools.cache
 def sampler(op):
     """jit of vmap of op.sample: (keys, masks, alphas, statistics) -> params with a leading axis."""
-    return jax.jit(jax.vmap(lambda key, mask, alpha, stats: op.sample(key, mask, alpha, stats=stats)))
-
-
-@functools.cache
-def applier(op):
-    """jit of vmap of op.apply."""
-    return jax.jit(jax.vmap(lambda x, mask, params: op.apply(x, mask, params)))
+    sample = jax.vmap(lambda key, mask, alpha, stats: op.sample(key, mask, alpha, stats=stats))
+    return jax.jit(sample, compiler_options=QUICKLY)
 
 
 @functools.cache
@@ -106,10 +101,10 @@ def replayer(op, quickly=False):
 
 
 @functools.cache
-def caller(op, quickly=False):
+def caller(op):
     """jit of vmap of the operation itself: (keys, x, masks, alphas, statistics)."""
     call = jax.vmap(lambda key, x, mask, alpha, stats: op(key, x, mask, alpha, stats=stats))
-    return jax.jit(call, compiler_options=QUICKLY if quickly else None)
+    return jax.jit(call, compiler_options=QUICKLY)
 
 
 def as_numpy(tree):

@@ -1,6 +1,8 @@
 """The laws of the draws of operations on one flow. Seeds are fixed; every test of a law has to reach p > 1e-4."""
 
 import itertools
+import math
+from fractions import Fraction
 
 import jax
 import numpy as np
@@ -25,7 +27,7 @@ from tests.augment.laws import (
 
 @pytest.mark.parametrize("alpha", [0.25, 1.0])
 def test_gaussian_noise_has_variance_alpha_sigma_squared(alpha):
-    params, std = draw("gaussian_noise", alpha)
+    params, std = draw("gaussian_noise", alpha, features="both")
     z = params["noise"] / (np.sqrt(alpha) * std)
     follows(z, "norm")
     total = np.sum(z.astype(np.float64) ** 2)
@@ -41,7 +43,7 @@ def test_gaussian_noise_has_variance_alpha_sigma_squared(alpha):
 
 def test_gaussian_wrapup_factor():
     for alpha in (0.3, 1.0):
-        params, std = draw("gaussian_wrapup", alpha)
+        params, std = draw("gaussian_wrapup", alpha, features="both")
         z = (params["factor"].astype(np.float64) - (1 + 0.01 * alpha)) / (np.sqrt(0.02 * alpha) * std)
         follows(z, "norm")
         uncorrelated(z[..., 0], z[..., 1])
@@ -49,7 +51,7 @@ def test_gaussian_wrapup_factor():
 
 
 def test_spike_noise_draws():
-    params, std = draw("spike_noise", 0.36)
+    params, std = draw("spike_noise", 0.36, features="both")
     assert params["noise"].shape == params["u"].shape == (DRAWS, 3, 2)
     np.testing.assert_allclose(params["scale"], np.broadcast_to(0.6 * std, params["scale"].shape), rtol=1e-6)
     follows(params["noise"], "norm")
@@ -63,14 +65,14 @@ def test_spike_noise_draws():
 
 @pytest.mark.parametrize("most", [1, 3])
 def test_spikes_hit_distinct_nonzero_packets_uniformly(most):
-    params, _ = draw("spike_noise", 1.0, n=8, seed=1, max_spikes=most)
+    params, _ = draw("spike_noise", 1.0, n=8, seed=1, max_spikes=most, features="both")
     x = np.zeros((DRAWS, flows.T, 3), np.float32)
     x[..., 0] = 0.5
     x[:, [1, 4], 0] = 0
     x[:, [2, 3], 2] = 0.5
     mask = np.broadcast_to(np.arange(flows.T) < 8, (DRAWS, flows.T))
     op = flows.operation("spike_noise", max_spikes=most, clip=None)
-    out, _ = jax.jit(jax.vmap(op.apply))(x, mask, params)
+    out, _ = jax.jit(jax.vmap(op.apply), compiler_options=flows.QUICKLY)(x, mask, params)
     hit = np.asarray(out) != x
     size = hit[..., 0]
     assert (size.sum(axis=1) == most).all() and not hit[..., 1].any() and not size[:, [1, 4]].any()
@@ -83,7 +85,7 @@ def test_spikes_hit_distinct_nonzero_packets_uniformly(most):
 
 def test_sine_wrapup_has_one_uniform_phase_a_flow():
     alpha = 0.7
-    params, _ = draw("sine_wrapup", alpha)
+    params, _ = draw("sine_wrapup", alpha, features="both")
     angle = 4 * np.pi * np.arange(flows.T) / flows.T
     basis = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     phases = []
@@ -96,6 +98,61 @@ def test_sine_wrapup_has_one_uniform_phase_a_flow():
     between = np.abs(phases[0] - phases[1])
     assert np.minimum(between, 2 * np.pi - between).max() < 1e-3
     uniform(phases[0], 0, 2 * np.pi)
+
+
+BY_FEATURE = {"gaussian_noise": "noise", "spike_noise": "scale", "gaussian_wrapup": "factor", "sine_wrapup": "factor"}
+"""Operations with the option `features`, and the parameter that is neutral where a feature does not change."""
+
+
+def columns_of(name, features):
+    """Parameters at alpha = 0.5, which columns change [flow, 2], and what each changed one does, in standard units."""
+    params, std = draw(name, 0.5, features=features)
+    effect = params[BY_FEATURE[name]].astype(np.float64) - (BY_FEATURE[name] == "factor")
+    if name == "gaussian_wrapup":
+        effect = np.where(effect != 0, effect - 0.005, 0) / (0.1 * std)
+    elif name == "sine_wrapup":
+        effect = effect / (0.01 * FLAT_STD * np.array([1, 2]))
+    else:
+        effect = effect / (np.sqrt(0.5) * std)
+    return params, (effect != 0).any(axis=1), effect
+
+
+@pytest.mark.parametrize("name", BY_FEATURE)
+def test_one_feature_changes_by_a_fair_coin(name):
+    params, chosen, effect = columns_of(name, "one")
+    assert (chosen.sum(axis=1) == 1).all() and not effect[~chosen[:, 0], :, 0].any()
+    size = chosen[:, 0]
+    rate(size, 0.5)
+    rate(size[:-1] == size[1:], 0.5)
+    drawn = np.where(size[:, None], effect[..., 0], effect[..., 1])
+    if name == "spike_noise":
+        np.testing.assert_allclose(drawn, 1, rtol=1e-6)
+        follows(params["noise"], "norm")
+        uniform(params["u"], 0, 1)
+        drawn = np.concatenate([params["noise"].reshape(DRAWS, -1), params["u"].reshape(DRAWS, -1) - 0.5], axis=1)
+    elif name == "sine_wrapup":
+        assert np.abs(drawn).max() < 1 + 1e-4
+        assert stats.ks_2samp(drawn[size, 0], drawn[~size, 0]).pvalue > SMALLEST_P
+    else:
+        follows(drawn, "norm")
+        uncorrelated(drawn[:, :-1], drawn[:, 1:])
+    coin = np.broadcast_to(size[:, None], drawn.shape)
+    uncorrelated(coin, drawn)
+    uncorrelated(coin, drawn**2)
+    for column in range(drawn.shape[1]):
+        if np.ptp(drawn[:, column]):
+            assert drawn.shape[1] * stats.pearsonr(size, drawn[:, column]).pvalue > SMALLEST_P
+
+
+@pytest.mark.parametrize("features", ["size", "iat"])
+@pytest.mark.parametrize("name", BY_FEATURE)
+def test_a_given_feature_changes_alone(name, features):
+    _, chosen, effect = columns_of(name, features)
+    column = ("size", "iat").index(features)
+    assert chosen[:, column].all() and not chosen[:, 1 - column].any()
+    if name.startswith("gaussian"):
+        follows(effect[..., column], "norm")
+        uncorrelated(effect[:, :-1, column], effect[:, 1:, column])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 1.0])
@@ -223,6 +280,18 @@ def test_time_and_scale_ranges():
     for n, alpha, keep in ((20, 1.0, 10), (20, 0.0, 20), (7, 1.0, 4), (7, 0.5, 6), (1, 1.0, 1), (0, 1.0, 0)):
         assert (draw("tail_occlusion", alpha, n=n)[0]["keep"] == keep).all()
     assert (draw("tail_occlusion", 1.0, n=7, fraction=1.0)[0]["keep"] == 0).all()
+
+
+@pytest.mark.parametrize("fraction", ["0.5", "1", "0.3"])
+def test_tail_occlusion_is_the_exact_ceiling(fraction):
+    """In rational numbers: rounding never moves a product that is whole across it."""
+    n, percent = (axis.ravel() for axis in np.meshgrid(np.arange(65), np.arange(101), indexing="ij"))
+    op = flows.operation("tail_occlusion", **({} if fraction == "0.5" else {"fraction": float(fraction)}))
+    mask = np.arange(64) < n[:, None]
+    sample = jax.jit(jax.vmap(op.sample, in_axes=(None, 0, 0)), compiler_options=flows.QUICKLY)
+    keep = np.asarray(sample(jax.random.key(0), mask, (percent / 100).astype(np.float32))["keep"])
+    exact = [math.ceil(int(i) * (1 - Fraction(fraction) * Fraction(int(a), 100))) for i, a in zip(n, percent)]
+    np.testing.assert_array_equal(keep, exact)
 
 
 @pytest.mark.parametrize("name", flows.PER_FLOW)

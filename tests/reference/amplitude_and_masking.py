@@ -9,6 +9,14 @@ import numpy as np
 SIZE_AND_IAT = [0, 2]
 
 
+def sample_features(rng, features):
+    """[2] bool, whether sizes and IATs change: "one" of them, drawn for each flow, "both", "size" or "iat"."""
+    if features == "one":
+        first = rng.random() < 0.5
+        return np.array([first, not first])
+    return np.array([features in ("both", "size"), features in ("both", "iat")])
+
+
 def clipped(before, after, clip):
     """Where the operation changed an element, the new value within `clip`; elsewhere the old value."""
     changed = after != before
@@ -17,12 +25,15 @@ def clipped(before, after, clip):
     return np.where(changed, after, before)
 
 
-def sample_gaussian_noise(rng, mask, alpha, stats=None):
-    std = np.asarray(stats.std)[:, SIZE_AND_IAT]
-    return {"noise": (np.sqrt(alpha) * std * rng.standard_normal(std.shape)).astype(np.float32)}
+def sample_gaussian_noise(rng, mask, alpha, stats=None, features="one"):
+    chosen = sample_features(rng, features)
+    std = np.asarray(stats.std)[:, SIZE_AND_IAT][:, chosen]
+    noise = np.zeros((len(mask), 2), np.float32)
+    noise[:, chosen] = np.sqrt(alpha) * std * rng.standard_normal(std.shape)
+    return {"noise": noise}
 
 
-def gaussian_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0):
+def gaussian_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0, features="one"):
     out, n = x.copy(), int(mask.sum())
     noise = params["noise"][:n]
     before = x[:n, SIZE_AND_IAT]
@@ -30,15 +41,16 @@ def gaussian_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0):
     return out, mask
 
 
-def sample_spike_noise(rng, mask, alpha, stats=None, max_spikes=3):
+def sample_spike_noise(rng, mask, alpha, stats=None, max_spikes=3, features="one"):
+    chosen = sample_features(rng, features)
     return {
         "u": rng.random((max_spikes, 2), dtype=np.float32),
         "noise": rng.standard_normal((max_spikes, 2), dtype=np.float32),
-        "scale": (np.sqrt(alpha) * np.asarray(stats.std)[:, SIZE_AND_IAT]).astype(np.float32),
+        "scale": (chosen * np.sqrt(alpha) * np.asarray(stats.std)[:, SIZE_AND_IAT]).astype(np.float32),
     }
 
 
-def spike_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0, max_spikes=3):
+def spike_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0, max_spikes=3, features="one"):
     out, n = x.copy(), int(mask.sum())
     for d, column in enumerate(SIZE_AND_IAT):
         candidates = np.flatnonzero(x[:n, column])
@@ -56,20 +68,23 @@ def spike_noise(x, mask, params, clip=(0.0, 1.0), pad=0.0, max_spikes=3):
     return out, mask
 
 
-def sample_gaussian_wrapup(rng, mask, alpha, stats=None):
-    std = np.asarray(stats.std)[:, SIZE_AND_IAT]
-    factor = 1 + 0.01 * alpha + np.sqrt(0.02 * alpha) * std * rng.standard_normal(std.shape)
-    return {"factor": factor.astype(np.float32)}
+def sample_gaussian_wrapup(rng, mask, alpha, stats=None, features="one"):
+    chosen = sample_features(rng, features)
+    std = np.asarray(stats.std)[:, SIZE_AND_IAT][:, chosen]
+    factor = np.ones((len(mask), 2), np.float32)
+    factor[:, chosen] = 1 + 0.01 * alpha + np.sqrt(0.02 * alpha) * std * rng.standard_normal(std.shape)
+    return {"factor": factor}
 
 
-def sample_sine_wrapup(rng, mask, alpha, stats=None):
+def sample_sine_wrapup(rng, mask, alpha, stats=None, features="one"):
+    chosen = sample_features(rng, features)
     theta = rng.uniform(0, 2 * np.pi)
     wave = np.sin(4 * np.pi * np.arange(len(mask)) / len(mask) + theta)
     std = np.asarray(stats.flat_std)[SIZE_AND_IAT]
-    return {"factor": (1 + 0.02 * alpha * std * wave[:, None]).astype(np.float32)}
+    return {"factor": (1 + 0.02 * alpha * chosen * std * wave[:, None]).astype(np.float32)}
 
 
-def wrapup(x, mask, params, clip=(0.0, 1.0), pad=0.0):
+def wrapup(x, mask, params, clip=(0.0, 1.0), pad=0.0, features="one"):
     """Gaussian and sine wrap-up: sizes and IATs times factor [T, 2]."""
     out, n = x.copy(), int(mask.sum())
     before = x[:n, SIZE_AND_IAT]

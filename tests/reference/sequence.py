@@ -146,29 +146,46 @@ def sample_iid_loss(rng, mask, alpha, stats=None, first=0):
     return {"lost": lost}
 
 
-def duplicate(x, mask, params, pad=0.0, **_):
+def with_times(packets, moments, flow):
+    """The packets with the IATs of their capture, packet i at the time of flow[moments[i]]; the first keeps its own."""
+    time, out = np.cumsum(flow[:, 2], dtype=np.float64), [packet.copy() for packet in packets]
+    for i, packet in enumerate(out):
+        before, now = moments[max(i - 1, 0)], moments[i]
+        packet[2] = flow[now, 2] if now == before + 1 else time[now] - time[before]
+        if i == 0:
+            packet[2] = flow[0, 2]
+    return out
+
+
+def duplicate(x, mask, params, pad=0.0, iat="carry", **_):
     """Captured before the loss: lost packets show, and again after the next delivered packet."""
-    flow, out, queue = x[mask], [], []
-    for packet, lost in zip(flow, params["lost"]):
+    flow, out, moments, queue = x[mask], [], [], []
+    for t, (packet, lost) in enumerate(zip(flow, params["lost"])):
         out.append(packet)
         if lost:
             queue.append(packet)
         else:
             out += queue
             queue = []
-    return series(out + queue, x, pad)
+        moments += [t] * (len(out) - len(moments))
+    out += queue
+    moments += [len(flow) - 1] * len(queue)
+    return series(out if iat == "carry" else with_times(out, moments, flow), x, pad)
 
 
-def delay(x, mask, params, pad=0.0, **_):
-    """Captured after the loss: lost packets show only after the next delivered packet."""
-    flow, out, queue = x[mask], [], []
-    for packet, lost in zip(flow, params["lost"]):
+def delay(x, mask, params, pad=0.0, iat="carry", **_):
+    """Captured after the loss: lost packets show only after the next delivered packet, a lost tail at the last time."""
+    flow, out, moments, queue = x[mask], [], [], []
+    for t, (packet, lost) in enumerate(zip(flow, params["lost"])):
         if lost:
             queue.append(packet)
         else:
             out += [packet, *queue]
             queue = []
-    return series(out + queue, x, pad)
+            moments += [t] * (len(out) - len(moments))
+    out += queue
+    moments += [len(flow) - 1] * len(queue)
+    return series(out if iat == "carry" else with_times(out, moments, flow), x, pad)
 
 
 def sample_cutmix(rng, mask, alpha, stats=None, label=None, literal=False, within_class=False):
@@ -262,7 +279,8 @@ def time_shift(x, mask, params, pad=0.0, rebase=False, **_):
 
 
 def sample_tail_occlusion(rng, mask, alpha, stats=None, fraction=0.5):
-    return {"keep": np.int32(np.ceil(int(mask.sum()) * (1 - fraction * alpha)))}
+    # Rounded first: 25 packets at 0.4 keep 15, though 25 * (1 - 0.4) may lie a rounding error above it.
+    return {"keep": np.int32(np.ceil(np.round(int(mask.sum()) * (1 - fraction * alpha), 5)))}
 
 
 def tail_occlusion(x, mask, params, pad=0.0, **_):
