@@ -75,8 +75,8 @@ def inject(op: Any, n: int) -> Policy:
         n: copies, >= 1.
 
     Returns:
-        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) B flows, the originals first, then copy by
-        copy; labels are those of the originals. alpha and stats as in `replace`.
+        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) B flows, each flow followed by its copies:
+        `x[:: n + 1]` are the originals; labels are theirs. alpha and stats as in `replace`.
 
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
@@ -97,7 +97,8 @@ def pre_augment(op: Any, n: int) -> Policy:
         n: copies, >= 1 (PAM'24: 10).
 
     Returns:
-        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) N flows, the originals first.
+        `policy(key, batch, *, alpha=None, stats=None)`: `Batch` of (n + 1) N flows, each flow followed by its
+        copies.
 
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
@@ -110,17 +111,17 @@ def pre_augment(op: Any, n: int) -> Policy:
 def _with_copies(op: Any, n: int, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> Batch:
     _check(batch)
     flows = batch.x.shape[0]
-    # Copies are written into the result one by one: its memory and that of one copy.
-    out = tuple(jnp.concatenate([own, jnp.zeros((n * flows, *own.shape[1:]), own.dtype)]) for own in batch[:2])
+    # Copies are written into the result one by one (its memory and that of one copy), beside their originals, so that a
+    # batch that is sharded over devices stays where it is.
+    out = tuple(jnp.broadcast_to(own[:, None], (flows, n + 1, *own.shape[1:])) for own in batch[:2])
 
     def add(i: jax.Array, out: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         copy = _augment(op, jax.random.fold_in(key, i), batch, alpha, stats)
-        place = (i + 1) * flows
-        return tuple(
-            jax.lax.dynamic_update_slice_in_dim(all_, one, place, 0) for all_, one in zip(out, copy, strict=True)
-        )
+        pairs = zip(out, copy, strict=True)
+        return tuple(jax.lax.dynamic_update_index_in_dim(all_, one, i + 1, 1) for all_, one in pairs)
 
-    return Batch(*jax.lax.fori_loop(0, n, add, out), jnp.tile(batch.label, n + 1))
+    x, mask = (all_.reshape(-1, *all_.shape[2:]) for all_ in jax.lax.fori_loop(0, n, add, out))
+    return Batch(x, mask, jnp.repeat(batch.label, n + 1))
 
 
 def _check(batch: Any) -> None:

@@ -41,18 +41,31 @@ def test_replace_augments_a_share_and_leaves_the_rest():
 
 @pytest.mark.parametrize("policy", [augment.inject, augment.pre_augment])
 @pytest.mark.parametrize("n", [1, 3])
-def test_inject_puts_copies_behind_the_originals(policy, n):
+def test_inject_puts_copies_behind_each_original(policy, n):
     data = batch(100)
     run = jax.jit(policy(augment.ensemble(augment.translation, augment.window_mask), n))
     out = run(jax.random.key(0), data)
     assert out.x.shape == (100 * (n + 1), flows.T, 3) and out.mask.shape == (100 * (n + 1), flows.T)
     for got, own in zip(out, data, strict=True):
-        np.testing.assert_array_equal(got[:100], own)
-    np.testing.assert_array_equal(out.label, np.tile(data.label, n + 1))
-    copies = np.asarray(out.x).reshape(n + 1, 100, -1)
+        np.testing.assert_array_equal(got[:: n + 1], own)
+    np.testing.assert_array_equal(out.label, np.repeat(data.label, n + 1))
+    copies = np.asarray(out.x).reshape(100, n + 1, -1)
     for i in range(n + 1):
         for j in range(i):
-            assert (copies[i] != copies[j]).any(1).mean() > 0.5
+            assert (copies[:, i] != copies[:, j]).any(1).mean() > 0.5
+
+
+def test_policies_leave_a_sharded_batch_in_place():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    data = batch(192)
+    for policy in (augment.inject(augment.translation, 2), augment.replace(augment.translation, 0.5)):
+        placed = jax.device_put(data, spread)
+        program = jax.jit(policy).lower(jax.random.key(0), placed).compile()
+        assert not any(word in program.as_text() for word in ("all-reduce", "all-gather", "all-to-all", "permute("))
+        want = jax.jit(policy)(jax.random.key(0), data)
+        for got, expected in zip(program(jax.random.key(0), placed), want, strict=True):
+            np.testing.assert_array_equal(got, expected)
 
 
 def test_magnitudes_are_uniform_for_each_flow():
