@@ -57,7 +57,7 @@ def as_grain(op: Any, *, alpha: float | None = None, stats: Any = None) -> Any:
             if one and op.batch:
                 raise ConfigError(f"as_grain: {op.name} works on batches; put it behind .batch(...)")
             seed = int(rng.integers(2**32, dtype=np.uint64))
-            with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            with jax.default_device(_host()):
                 arrays = [np.asarray(element[name]) for name in ("x", "mask")]
                 arrays.append(np.asarray(element["label"]) if needs_label and "label" in element else None)
                 if one:
@@ -68,3 +68,11 @@ def as_grain(op: Any, *, alpha: float | None = None, stats: Any = None) -> Any:
             return {**element, "x": x[0] if one else x, "mask": mask[0] if one else mask}
 
     return Augment()
+
+
+def _host() -> jax.Device:
+    """The CPU, or the default device where JAX was started without one."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]
