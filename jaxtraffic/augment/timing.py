@@ -92,8 +92,8 @@ class PacketLoss(Timing):
         # Only the choice of packets depends on the times here: no gradient passes through a comparison.
         time = jnp.cumsum(jnp.where(positions(mask.shape[0]) == 0, 0.0, seconds))
         duration = time[-1]
-        half_width = params["half_width"] * (duration if self.mode == "fraction" else 1.0)
-        keep = mask & (jnp.abs(time - params["u"] * duration) > half_width)
+        half_width = params["half_width"].astype(time.dtype) * (duration if self.mode == "fraction" else 1.0)
+        keep = mask & (jnp.abs(time - params["u"].astype(time.dtype) * duration) > half_width)
         spared = length(keep) < self.keep_min
         keep = jnp.where(spared, mask, keep)
         out, new, source = kept(x, keep, self._pad_row(x.dtype))
@@ -135,7 +135,8 @@ class IATScale(Timing):
         return {"factor": 1 + self.width * alpha * (2 * draws.unit(draws.words(key)) - 1)}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
-        scaled = self._feature(self._seconds(x, mask) * params["factor"]).astype(x.dtype)
+        seconds = self._seconds(x, mask)
+        scaled = self._feature(seconds * params["factor"].astype(seconds.dtype)).astype(x.dtype)
         return with_column(x, IAT, jnp.where(mask & (params["factor"] != 1), scaled, x[:, IAT])), mask
 
 
@@ -175,7 +176,8 @@ class TimeShift(Timing):
         return {"shift": alpha * self.max_shift * (2 * draws.unit(draws.words(key)) - 1)}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:
-        time = jnp.cumsum(self._seconds(x, mask)) + params["shift"]
+        seconds = self._seconds(x, mask)
+        time = jnp.cumsum(seconds) + params["shift"].astype(seconds.dtype)
         keep = mask & (time >= 0)
         empty = ~jnp.any(keep)
         keep = jnp.where(empty, mask, keep)

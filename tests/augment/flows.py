@@ -89,10 +89,13 @@ def sampler(op):
     return jax.jit(sample, compiler_options=QUICKLY)
 
 
-@functools.cache
 def replayer(op, quickly=False):
     """jit of vmap of op.sample and then op.apply: -> params, x, masks. One program shows what was drawn and done."""
+    return _replayer(op, bool(quickly))
 
+
+@functools.cache
+def _replayer(op, quickly):
     def draw_and_apply(key, x, mask, alpha, stats):
         params = op.sample(key, mask, alpha, stats=stats)
         return params, *op.apply(x, mask, params)

@@ -24,9 +24,10 @@ PAPER = {
 }
 BEYOND = {"mss_variation", "iat_scale", "time_shift", "tail_occlusion", "shuffle"}
 NEEDS_STATS = {"gaussian_noise", "spike_noise", "gaussian_wrapup", "sine_wrapup", "constant_wrapup"}
+BY_FEATURE = ("gaussian_noise", "spike_noise", "gaussian_wrapup", "sine_wrapup")
 NEEDS_SECONDS = {"packet_loss", "mss_variation", "iat_scale", "time_shift"}
 NO_MAGNITUDE = {"horizontal_flip", "interpolation", "cutmix", "shuffle"}
-REMEDY = re.compile(r"\b(use|give|make|choose|convert|needs?|expected|it has|lies in|index|must|last)\b")
+REMEDY = re.compile(r"\b(use|give|make|choose|convert|needs?|expected|it has|lies in|index|must|last|keep|stay)\b")
 KEY = jax.random.key(0)
 X, MASK = jnp.zeros((flows.T, 3)), jnp.arange(flows.T) < 12
 STATS = augment.FlowStatistics(jnp.ones((flows.T, 3)), jnp.ones(3))
@@ -88,6 +89,9 @@ def test_operations_are_values(name):
     other = op.with_options(pad=0.5)
     assert other != op and other == op.with_options(pad=0.5) and hash(other) == hash(op.with_options(pad=0.5))
     assert op.with_options() == op and other.name == name
+    for pad in (0.5, -1.0, 0.0):
+        assert op.with_options(pad=pad) == op.with_options(pad=(pad,) * 3) != op.with_options(pad=(pad, 2.0, pad))
+    assert op.with_options(pad=(0.0, 0.0, 0.0)) == op and hash(op.with_options(pad=(0.0, 0.0, 0.0))) == hash(op)
     with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
         op.pad = 1.0
     x, mask = (X[None], MASK[None]) if op.batch else (X, MASK)
@@ -120,6 +124,8 @@ def test_wrong_shapes_are_refused_at_trace_time(name):
         refused(call, X, MASK.astype(jnp.float32), match="bool")
         refused(call, X, MASK.astype(jnp.int32), match="bool")
         refused(call, X.astype(jnp.int32), MASK)
+        refused(call, X[:0], MASK[:0], match="no packets")
+    refused(lambda mask: op.sample(KEY, mask, **stats), MASK[:0], match="no packets")
     refused(lambda mask: op.sample(KEY, mask, **stats), masks)
     refused(lambda mask: op.sample(KEY, mask, **stats), MASK.astype(jnp.int32))
 
@@ -133,11 +139,23 @@ def test_wrong_batches_are_refused_at_trace_time():
         (batch[:, :-1], masks),
         (batch[..., :2], masks),
         (batch, masks.astype(jnp.float32)),
+        (batch[:, :0], masks[:, :0]),
     ):
         refused(lambda x, mask: op(KEY, x, mask), x, mask)
     refused(lambda x, mask: op(KEY, x, mask, within_class=True), batch, masks, match="label")
     refused(lambda x, mask: op(KEY, x, mask, within_class=True, label=jnp.zeros(3, jnp.int32)), batch, masks)
     refused(lambda x, mask: augment.batched(augment.translation)(KEY, x, mask), X, MASK)
+    refused(lambda x, mask: augment.batched(augment.translation)(KEY, x, mask), batch[:, :0], masks[:, :0])
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_params_of_another_operation_are_refused(name):
+    op = augment.AUGMENTATIONS[name].op
+    x, mask = (X[None], MASK[None]) if op.batch else (X, MASK)
+    if not jax.eval_shape(lambda: op.sample(KEY, mask, **needed(name))):
+        assert name == "horizontal_flip"
+    else:
+        assert name in refused(lambda x, mask: op.apply(x, mask, {}), x, mask, match="sample")
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_STATS))
@@ -151,7 +169,13 @@ def test_missing_statistics_are_refused(name):
     refused(lambda x, mask: op(KEY, x, mask, stats=shorter), X, MASK)
     refused(lambda x, mask: op(KEY, x, mask, stats=jnp.ones((flows.T, 3))), X, MASK)
     batch, masks = jnp.zeros((4, flows.T, 3)), jnp.ones((4, flows.T), bool)
-    refused(lambda x, mask: augment.batched(op)(KEY, x, mask), batch, masks, match="stats")
+    call = augment.batched(op)
+    refused(lambda x, mask: call(KEY, x, mask), batch, masks, match="stats")
+    for count, length in ((5, flows.T), (4, flows.T - 1), (1, flows.T)):
+        wrong = augment.FlowStatistics(jnp.ones((count, length, 3)), jnp.ones((count, 3)))
+        refused(lambda x, mask, stats: call(KEY, x, mask, stats=stats), batch, masks, wrong, match="stats")
+    refused(lambda x, mask: call(KEY, x, mask, stats=STATS), batch, masks, match="stats")
+    refused(lambda x, mask: call(KEY, x, mask, stats=jnp.ones((4, flows.T, 3))), batch, masks, match="stats")
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -161,7 +185,9 @@ def test_alpha_outside_the_unit_interval_is_refused(name):
     refused(lambda x, mask: op(KEY, x, mask, 1.5, **needed(name)), x, mask, match="alpha")
 
 
-@pytest.mark.parametrize("alpha", [-0.1, float("nan"), np.float32(1.5), np.array(1.5), jnp.float32(1.5)], ids=repr)
+@pytest.mark.parametrize(
+    "alpha", [-0.1, float("nan"), "high", np.float32(1.5), np.array(1.5), jnp.float32(1.5)], ids=repr
+)
 def test_whatever_is_known_of_alpha_is_checked(alpha):
     refused(lambda x, mask: augment.translation(KEY, x, mask, alpha), X, MASK, match="alpha")
 
@@ -177,6 +203,8 @@ def test_alpha_of_a_batch_is_refused_for_one_flow():
 BAD_OPTIONS = [
     ("gaussian_noise", {"clip": (1.0, 0.0)}),
     ("gaussian_noise", {"clip": 1.0}),
+    *((name, {"features": "direction"}) for name in BY_FEATURE),
+    ("gaussian_noise", {"features": ("size", "iat")}),
     ("spike_noise", {"max_spikes": 0}),
     ("spike_noise", {"max_spikes": 1.5}),
     ("window_mask", {"rounding": "up"}),
@@ -191,6 +219,8 @@ BAD_OPTIONS = [
     ("wrap", {"direction": "zero"}),
     ("dup_rto", {"lmin": 0}),
     ("dup_rto", {"lmin": 5, "lmax": 4}),
+    ("dup_rto", {"lmax": 40_000}),
+    ("perm_rto", {"lmax": 2 + 2**15}),
     ("dup_rto", {"iat": "guess"}),
     ("perm_rto", {"first": -1}),
     ("dup_fast_retransmit", {"lmin": 2}),
@@ -198,6 +228,7 @@ BAD_OPTIONS = [
     ("mss_variation", {"mss": (1460, 500)}),
     ("mss_variation", {"mss": (0, 1460)}),
     ("mss_variation", {"mss": 1460}),
+    ("mss_variation", {"mss": (1, 40_000)}),
     ("mss_variation", {"rtt_max": -1.0}),
     ("mss_variation", {"header": -1}),
     ("iat_scale", {"width": 1.5}),
@@ -226,6 +257,15 @@ def test_bad_keys_are_refused():
     refused(lambda key: augment.translation(key, X, MASK), jax.random.split(KEY, 3))
     with pytest.raises(ConfigError, match="key"):
         augment.translation(0, X, MASK)
+    batch, masks = jnp.zeros((4, flows.T, 3)), jnp.ones((4, flows.T), bool)
+    many = jax.random.split(KEY, 4)
+    parts = (augment.translation, augment.wrap)
+    made = [augment.sequential, augment.ensemble, augment.random_stack, augment.masked_stack]
+    for op in (augment.translation, augment.cutmix, *(build(*parts) for build in made), augment.maybe(parts[0], 0.5)):
+        for keys in (many, jax.random.PRNGKey(0)):
+            refused(lambda key, op=op: augment.batched(op)(key, batch, masks), keys, match="key")
+            if not op.batch:
+                refused(lambda key, op=op: op(key, X, MASK), keys, match="key")
 
 
 def test_unknown_names_are_refused():
@@ -237,8 +277,10 @@ def test_unknown_names_are_refused():
 def test_labels_may_be_numpy():
     x, mask = flows.normalised_flows(count=8, padding=0)
     label = np.arange(8, dtype=np.int32) // 3
-    call = jax.jit(lambda key: augment.cutmix(key, x, mask, label=label, within_class=True))
-    assert call(KEY)[0].shape == augment.cutmix(KEY, x, mask, label=label)[0].shape == x.shape
+    call = jax.jit(
+        lambda key: augment.cutmix(key, x, mask, label=label, within_class=True), compiler_options=flows.QUICKLY
+    )
+    assert call(KEY)[0].shape == jax.eval_shape(augment.cutmix, KEY, x, mask, label=label)[0].shape == x.shape
 
 
 def test_cutmix_of_no_flow_is_no_flow():

@@ -41,7 +41,7 @@ def short_flows(count, packets=8):
 
 def through(ops, x, mask):
     for op in ops:
-        x, mask = augment.batched(op)(jax.random.key(0), x, mask)
+        x, mask = compiled(op)(jax.random.key(0), x, mask)
     return np.asarray(x)
 
 
@@ -54,7 +54,7 @@ def which(out, candidates):
 
 @functools.cache
 def compiled(op):
-    return jax.jit(augment.batched(op))
+    return jax.jit(augment.batched(op), compiler_options=flows.QUICKLY)
 
 
 def over_keys(op, x, mask, candidates, repeats=40):
@@ -75,8 +75,8 @@ def test_sequential_is_one_after_the_other():
     op = augment.sequential(augment.translation, augment.dup_fast_retransmit)
     want = x[33], mask[33]
     for i, part in enumerate(op.ops):
-        want = jax.jit(part)(jax.random.fold_in(key, i), *want, 0.7)
-    got = jax.jit(op)(key, x[33], mask[33], 0.7)
+        want = jax.jit(part, compiler_options=flows.QUICKLY)(jax.random.fold_in(key, i), *want, 0.7)
+    got = jax.jit(op, compiler_options=flows.QUICKLY)(key, x[33], mask[33], 0.7)
     np.testing.assert_array_equal(got[0], want[0])
     np.testing.assert_array_equal(got[1], want[1])
 
@@ -84,8 +84,10 @@ def test_sequential_is_one_after_the_other():
 def test_a_later_stage_leaves_the_draws_of_the_earlier_ones():
     x, mask = flows.normalised_flows(count=1)
     x, mask = x[0], np.ones(flows.T, bool)
-    short = jax.jit(augment.sequential(augment.translation))(jax.random.key(0), x, mask, 0.9)
-    long = jax.jit(augment.sequential(augment.translation, augment.iat_scale))(jax.random.key(0), x, mask, 0.9)
+    short, long = (
+        jax.jit(augment.sequential(*ops), compiler_options=flows.QUICKLY)(jax.random.key(0), x, mask, 0.9)
+        for ops in ((augment.translation,), (augment.translation, augment.iat_scale))
+    )
     np.testing.assert_array_equal(short[0][:, :2], long[0][:, :2])
     assert (np.asarray(short[0]) != np.asarray(long[0])).any()
 
@@ -160,7 +162,7 @@ def test_one_flow_draws_as_a_batch_of_selections_does():
         op = build(augment.translation, augment.tail_occlusion, blocks=0)
         keys = jax.random.split(jax.random.key(5), 32)
         batch = compiled(op)(jax.random.key(5), x, mask, 0.8)
-        single = jax.jit(op)
+        single = jax.jit(op, compiler_options=flows.QUICKLY)
         for i in (0, 13, 31):
             one = single(keys[i], x[i], mask[i], 0.8)
             np.testing.assert_array_equal(one[0], batch[0][i])
@@ -181,7 +183,10 @@ def test_one_compilation_real_branches_and_eight_devices(name):
     op, count = COMPOSITIONS[name], 384
     x, mask = flows.normalised_flows(count=count)
     stats = flows.statistics(count)
-    run = jax.jit(lambda key, x, mask, alpha, stats: augment.batched(op)(key, x, mask, alpha, stats=stats))
+    run = jax.jit(
+        lambda key, x, mask, alpha, stats: augment.batched(op)(key, x, mask, alpha, stats=stats),
+        compiler_options=flows.QUICKLY,
+    )
     alpha = flows.alphas(count)
     want = run(jax.random.key(1), x, mask, alpha, stats)
     run(jax.random.key(2), x, mask, 1 - alpha, stats)
@@ -189,23 +194,57 @@ def test_one_compilation_real_branches_and_eight_devices(name):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     placed = jax.device_put((x, mask, alpha, stats), spread)
-    text = run.lower(jax.random.key(1), *placed).compile().as_text()
+    program = run.lower(jax.random.key(1), *placed).compile()
+    text = program.as_text()
     if name != "sequential":
         assert "conditional" in text
     assert not any(word in text for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute"))
-    for got, expected in zip(run(jax.random.key(1), *placed), want, strict=True):
+    for got, expected in zip(program(jax.random.key(1), *placed), want, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_cutmix_in_a_composition_works_on_batches():
     x, mask = flows.normalised_flows(count=50)
     op = augment.sequential(augment.horizontal_flip, augment.cutmix)
-    out, new = augment.batched(op)(jax.random.key(0), x, mask)
+    out, new = compiled(op)(jax.random.key(0), x, mask)
     assert op.batch and out.shape == x.shape and (np.asarray(out) != x).any()
     assert (np.diff(np.asarray(new).astype(int), axis=1) <= 0).all()
     assert new.sum() == mask.sum()
     with pytest.raises(ConfigError, match="batch"):
         op(jax.random.key(0), x[0], mask[0])
+
+
+@pytest.mark.parametrize(
+    "op",
+    [
+        augment.maybe(augment.cutmix, 1.0),
+        augment.one_of(augment.cutmix, augment.cutmix.with_options(literal=True)),
+        augment.random_stack(augment.cutmix, augment.horizontal_flip),
+        augment.masked_stack(augment.sequential(augment.cutmix), p_apply=1.0),
+    ],
+    ids=lambda op: op.label,
+)
+def test_cutmix_in_blocks_of_small_batches(op):
+    """Blocks of a choice hold at least 32 flows where flows exchange packets: eight flows are one block."""
+    x, mask = flows.normalised_flows(count=8)
+    mask = np.ones_like(mask)
+    own = x[..., 0].reshape(8, -1)
+    for seed in range(5):
+        out, new = flows.as_numpy(compiled(op)(jax.random.key(seed), x, mask))
+        assert sorted(map(tuple, out[new])) == sorted(map(tuple, x[mask]))
+        foreign = [~np.isin(out[i, :, 0], own[i]) for i in range(8)]
+        if np.sum(foreign) > 8:
+            return
+    raise AssertionError("no packets change sides")
+
+
+def test_cutmix_exchanges_within_every_block():
+    x, mask = flows.normalised_flows(count=96)
+    mask = np.ones_like(mask)
+    x[..., 0] = np.arange(96 * flows.T, dtype=np.float32).reshape(96, flows.T)
+    out = np.asarray(compiled(augment.maybe(augment.cutmix, 1.0))(jax.random.key(1), x, mask)[0])
+    foreign = out[..., 0] // flows.T != np.arange(96)[:, None]
+    assert all(foreign[block::3].any(axis=1).mean() > 0.7 for block in range(3))
 
 
 @pytest.mark.parametrize(

@@ -58,18 +58,18 @@ def batches(draw, raw):
     return x, mask
 
 
-def run(name, x, mask, alpha, seed, quickly=False, **options):
+def run(name, x, mask, alpha, seed, **options):
     """One compiled call on eight flows, whatever the operation."""
     op = flows.operation(name, **options)
     alpha = np.broadcast_to(np.float32(alpha), ROWS)
     if op.batch:
         return flows.as_numpy(call_on_batch(op)(jax.random.key(seed), x, mask))
-    return flows.as_numpy(flows.caller(op, quickly)(flows.keys(ROWS, seed), x, mask, alpha, flows.statistics(ROWS)))
+    return flows.as_numpy(flows.caller(op)(flows.keys(ROWS, seed), x, mask, alpha, flows.statistics(ROWS)))
 
 
 @functools.cache
 def call_on_batch(op):
-    return jax.jit(lambda key, x, mask: op(key, x, mask))
+    return jax.jit(lambda key, x, mask: op(key, x, mask), compiler_options=flows.QUICKLY)
 
 
 def check_flows(name, x, mask, out, new, high):
@@ -138,7 +138,7 @@ def test_cutmix_moves_columns_between_the_flows_of_a_batch():
 def test_direction_can_be_held(name):
     x, mask = flows.normalised_flows(count=ROWS * 21, padding=0)
     for row in range(0, len(x), ROWS):
-        out, new = run(name, x[row : row + ROWS], mask[row : row + ROWS], 1.0, row, quickly=True, direction="hold")
+        out, new = run(name, x[row : row + ROWS], mask[row : row + ROWS], 1.0, row, direction="hold")
         assert np.isin(out[..., 1][new], [-1, 1]).all()
 
 
@@ -234,7 +234,7 @@ def test_dtypes_are_kept(name):
         x, mask = odd_flows(raw)
         x = jnp.asarray(x, dtype)
         for alpha in (0.0, 1.0):
-            out, new = run(name, x, mask, alpha, 4, quickly=True)
+            out, new = run(name, x, mask, alpha, 4)
             assert out.dtype == dtype and new.dtype == bool and out.shape == x.shape
             values = out.astype(np.float32)
             assert np.isfinite(values).all() and (values[..., [0, 2]] >= 0).all()

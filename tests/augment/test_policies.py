@@ -1,5 +1,7 @@
 """Policies and the class-weighted sampler, as a training step uses them; the grain transformation."""
 
+import functools
+
 import grain
 import jax
 import jax.numpy as jnp
@@ -9,11 +11,16 @@ from scipy import stats as scipy_stats
 
 from jaxtraffic import augment
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.scaling import class_statistics
+from jaxtraffic.scaling import ClassStatistics, class_statistics
 from tests.augment import flows
 
 P_VALUE = 1e-4
 CLASSES = 3
+
+
+def jitted(policy, **fixed):
+    """jit of a policy, sampler or the like, compiled in a hurry."""
+    return jax.jit(functools.partial(policy, **fixed), compiler_options=flows.QUICKLY)
 
 
 def batch(count=400, full=False):
@@ -27,7 +34,7 @@ def batch(count=400, full=False):
 
 def test_replace_augments_a_share_and_leaves_the_rest():
     data = batch(2000, full=True)
-    run = jax.jit(augment.replace(augment.horizontal_flip, 0.3))
+    run = jitted(augment.replace(augment.horizontal_flip, 0.3))
     out = run(jax.random.key(0), data)
     flipped = (np.asarray(out.x) == np.asarray(data.x)[:, ::-1]).all((1, 2))
     same = (np.asarray(out.x) == np.asarray(data.x)).all((1, 2))
@@ -35,7 +42,7 @@ def test_replace_augments_a_share_and_leaves_the_rest():
     assert scipy_stats.binomtest(int(flipped.sum()), 2000, 0.3).pvalue > P_VALUE
     np.testing.assert_array_equal(out.label, data.label)
     for p in (0.0, 1.0):
-        out = augment.replace(augment.horizontal_flip, p)(jax.random.key(0), data)
+        out = jitted(augment.replace(augment.horizontal_flip, p))(jax.random.key(0), data)
         np.testing.assert_array_equal(out.x, data.x[:, ::-1] if p else data.x)
 
 
@@ -43,7 +50,7 @@ def test_replace_augments_a_share_and_leaves_the_rest():
 @pytest.mark.parametrize("n", [1, 3])
 def test_inject_puts_copies_behind_each_original(policy, n):
     data = batch(100)
-    run = jax.jit(policy(augment.ensemble(augment.translation, augment.window_mask), n))
+    run = jitted(policy(augment.ensemble(augment.translation, augment.window_mask), n))
     out = run(jax.random.key(0), data)
     assert out.x.shape == (100 * (n + 1), flows.T, 3) and out.mask.shape == (100 * (n + 1), flows.T)
     for got, own in zip(out, data, strict=True):
@@ -61,20 +68,22 @@ def test_policies_leave_a_sharded_batch_in_place():
     data = batch(192)
     for policy in (augment.inject(augment.translation, 2), augment.replace(augment.translation, 0.5)):
         placed = jax.device_put(data, spread)
-        program = jax.jit(policy).lower(jax.random.key(0), placed).compile()
+        run = jitted(policy)
+        program = run.lower(jax.random.key(0), placed).compile()
         assert not any(word in program.as_text() for word in ("all-reduce", "all-gather", "all-to-all", "permute("))
-        want = jax.jit(policy)(jax.random.key(0), data)
+        want = run(jax.random.key(0), data)
         for got, expected in zip(program(jax.random.key(0), placed), want, strict=True):
             np.testing.assert_array_equal(got, expected)
 
 
 def test_magnitudes_are_uniform_for_each_flow():
     data = batch(3000, full=True)
-    kept = jax.jit(augment.replace(augment.tail_occlusion, 1.0))(jax.random.key(3), data).mask.sum(1)
+    policy = augment.replace(augment.tail_occlusion, 1.0)
+    kept = np.asarray(jitted(policy)(jax.random.key(3), data).mask).sum(1)
     # ceil(20 (1 - alpha / 2)): each of 11..20 for a tenth of U[0, 1].
-    observed = np.bincount(np.asarray(kept), minlength=21)[11:]
+    observed = np.bincount(kept, minlength=21)[11:]
     assert observed.sum() == 3000 and scipy_stats.chisquare(observed).pvalue > P_VALUE
-    fixed = augment.replace(augment.tail_occlusion, 1.0)(jax.random.key(3), data, alpha=1.0)
+    fixed = jitted(policy, alpha=1.0)(jax.random.key(3), data)
     assert (np.asarray(fixed.mask).sum(1) == 10).all()
 
 
@@ -85,11 +94,50 @@ def test_statistics_are_those_of_each_label():
     stats = class_statistics(np.asarray(data.x), np.asarray(data.mask), np.asarray(data.label), CLASSES)
     assert not np.asarray(stats.std).any()
     stats = type(stats)(std, jnp.zeros((CLASSES, 3)), stats.flows)
-    run = jax.jit(augment.replace(augment.gaussian_noise, 1.0))
-    moved = (np.asarray(run(jax.random.key(0), data, stats=stats).x) != 0.5).any((1, 2))
+    policy = augment.replace(augment.gaussian_noise, 1.0)
+    moved = (np.asarray(jitted(policy)(jax.random.key(0), data, stats=stats).x) != 0.5).any((1, 2))
     np.testing.assert_array_equal(moved, np.asarray(data.label) == 1)
     with pytest.raises(ConfigError, match="stats"):
-        augment.replace(augment.gaussian_noise, 1.0)(jax.random.key(0), data)
+        jax.eval_shape(policy, jax.random.key(0), data)
+
+
+@pytest.mark.parametrize("make", [lambda op: augment.replace(op, 1.0), lambda op: augment.inject(op, 1)])
+def test_unlabelled_flows_share_one_statistics(make):
+    """FlowStatistics, not indexed by a label, serve all flows as the same numbers for every class do."""
+    data = batch(48)
+    rows = np.linspace(0.05, 0.3, flows.T * 3).reshape(flows.T, 3).astype(np.float32)
+    one = augment.FlowStatistics(jnp.asarray(rows), jnp.asarray(rows.mean(0)))
+    flat = jnp.broadcast_to(one.flat_std, (CLASSES, 3))
+    alike = ClassStatistics(jnp.broadcast_to(rows, (CLASSES, flows.T, 3)), flat, jnp.ones(CLASSES, jnp.int32))
+    for op in (augment.gaussian_noise, augment.sequential(augment.sine_wrapup, augment.translation)):
+        run = jitted(make(op))
+        got, want = (run(jax.random.key(0), data, stats=stats) for stats in (one, alike))
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+        assert not np.array_equal(got.x, data.x if len(got.x) == 48 else np.repeat(data.x, 2, axis=0))
+    with pytest.raises(ConfigError, match="stats"):
+        jax.eval_shape(make(op), jax.random.key(0), data, stats=one._replace(std=one.std[1:]))
+
+
+def test_changed_fraction_counts_flows_whose_packets_or_mask_differ():
+    data = batch(210)
+    x, mask = np.array(data.x), np.array(data.mask)
+    n = mask.sum(1)
+    new_x, new_mask, expected = x.copy(), mask.copy(), np.zeros(210, bool)
+    rng = np.random.default_rng(0)
+    for i, kind in enumerate(rng.integers(0, 5, 210)):
+        if kind == 0 and n[i]:  # one element of a valid packet
+            new_x[i, rng.integers(n[i]), rng.integers(3)] += 0.5
+            expected[i] = True
+        elif kind == 1 and n[i] < flows.T:  # padding does not count
+            new_x[i, n[i] :] = 7
+        elif kind == 2 and n[i]:  # a packet less
+            new_mask[i, n[i] - 1], expected[i] = False, True
+        elif kind == 3 and n[i] < flows.T:  # a packet more
+            new_mask[i, n[i]], expected[i] = True, True
+    share = jitted(augment.changed_fraction)(x, mask, new_x, new_mask)
+    assert share.shape == () and share.dtype == jnp.float32 and 0.2 < expected.mean() < 0.8
+    np.testing.assert_allclose(share, expected.mean(), rtol=1e-6)
+    assert jitted(augment.changed_fraction)(x, mask, x, mask) == 0
 
 
 def test_a_training_scan_holds_policy_and_sampler():
@@ -112,9 +160,9 @@ def test_a_training_scan_holds_policy_and_sampler():
 def test_within_class_cutmix_in_a_policy():
     data = batch(200, full=True)
     data = data._replace(x=jnp.broadcast_to(data.label.astype(jnp.float32)[:, None, None], data.x.shape))
-    out = augment.replace(augment.cutmix.with_options(within_class=True), 1.0)(jax.random.key(0), data)
+    out = jitted(augment.replace(augment.cutmix.with_options(within_class=True), 1.0))(jax.random.key(0), data)
     np.testing.assert_array_equal(out.x, data.x)
-    out = augment.replace(augment.cutmix, 1.0)(jax.random.key(0), data)
+    out = jitted(augment.replace(augment.cutmix, 1.0))(jax.random.key(0), data)
     assert (np.asarray(out.x) != np.asarray(data.x)).any()
 
 
@@ -135,12 +183,20 @@ def test_class_weighted_sampler(power):
 
 def test_bad_policies_are_refused():
     data = batch(8)
+    real = data._replace(label=data.label.astype(jnp.float32))
     for make in (
         lambda: augment.replace(augment.wrap, 1.5),
         lambda: augment.inject(augment.wrap, 0),
         lambda: augment.pre_augment(augment.wrap, 1.5),
         lambda: augment.class_weighted(np.zeros(0, int), 2),
         lambda: augment.class_weighted(np.array([0, 2]), 2),
+        lambda: augment.class_weighted(np.array([0.0, 1.0]), 2),
+        lambda: augment.class_weighted(np.array([0, 1]), 2, power=float("nan")),
+        lambda: augment.class_weighted(np.array([0, 1]), 2, power=float("inf")),
+        lambda: class_statistics(*map(np.asarray, real), CLASSES),
+        lambda: augment.replace(augment.wrap, 0.5)(jax.random.key(0), real),
+        lambda: augment.inject(augment.wrap, 1)(jax.random.key(0), real),
+        lambda: augment.pre_augment(augment.wrap, 1)(jax.random.key(0), real),
         lambda: augment.replace(augment.wrap, 0.5)(jax.random.key(0), (data.x, data.mask, data.label)),
         lambda: augment.replace("wrap", 0.5)(jax.random.key(0), data),
     ):
