@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic.augment import draws
+from jaxtraffic.augment.blocks import by_blocks, dividing, systematic
 from jaxtraffic.augment.operation import Operation, check_alpha, check_count, check_key, check_share, check_stats
 from jaxtraffic.errors import ConfigError
 
@@ -195,9 +196,9 @@ class MaskedStack(Composition):
         blocks = 8 if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = _dividing(blocks, x.shape[0], self.batch)
+        blocks = dividing(blocks, x.shape[0], self.batch)
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        takes = [_systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
+        takes = [systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
 
         def run(block: jax.Array, key: jax.Array, x: jax.Array, mask: jax.Array, *others: Any) -> Flow:
             for i, op in enumerate(self.ops):
@@ -207,7 +208,7 @@ class MaskedStack(Composition):
                 )
             return x, mask
 
-        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+        return by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
 
 
 class Maybe(MaskedStack):
@@ -255,15 +256,15 @@ class OneOf(Composition):
         blocks = default if self.blocks is None else self.blocks
         if blocks == 0:
             return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = _dividing(blocks, x.shape[0], self.batch)
+        blocks = dividing(blocks, x.shape[0], self.batch)
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-        choice = self._choose(_systematic(draw, blocks))
+        choice = self._choose(systematic(draw, blocks))
         branches = [_batch_branch(op) for op in self.ops]
 
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return jax.lax.switch(choice[block], branches, key, *flows)
 
-        return _by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+        return by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,24 +303,7 @@ class RandomStack(Composition):
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return self._stack(branches, key, *flows)
 
-        return _by_blocks(run, _dividing(blocks, x.shape[0], self.batch), key, (x, mask, alpha, stats, label))
-
-
-def _systematic(key: jax.Array, count: int) -> jax.Array:
-    """[count] float32, each uniform on [0, 1): one in each of `count` equal intervals, in random order."""
-    word = draws.words(key, count + 1)
-    rank = jnp.argsort(word[1:]).astype(jnp.float32)
-    return jnp.minimum((rank + draws.unit(word[0])) / count, 1 - 2.0**-24)
-
-
-def _dividing(blocks: int, count: int, exchange: bool) -> int:
-    """The number of blocks for `count` flows: the next one that divides them, up to four times as many; else `blocks`.
-
-    Systematic draws are right for any number of blocks, and completing a batch costs copies of all of it. Where flows
-    exchange packets (cutmix) they do so within their block, which then holds at least 32.
-    """
-    blocks = min(blocks, max(count // 32 if exchange else count, 1))
-    return next((m for m in range(blocks, 4 * blocks + 1) if count % m == 0), blocks) if blocks > 1 else blocks
+        return by_blocks(run, dividing(blocks, x.shape[0], self.batch), key, (x, mask, alpha, stats, label))
 
 
 def _check_blocks(composition: Any) -> None:
@@ -333,29 +317,6 @@ def _branch(op: Any) -> Any:
 
 def _batch_branch(op: Any) -> Any:
     return lambda key, x, mask, alpha, stats, label: _run(op, key, x, mask, alpha, stats, label)
-
-
-def _by_blocks(run: Any, blocks: int, key: jax.Array, flows: Any) -> Flow:
-    """Runs `run(block, key, *flows)` on every blocks-th flow, one block after the other, and puts them back.
-
-    Batches that the blocks do not divide are completed with their first flows, whose second result is dropped.
-    """
-    count = flows[0].shape[0]
-    rows = -(-count // blocks)
-
-    def split(leaf: jax.Array) -> jax.Array:
-        if rows * blocks != count:
-            leaf = jnp.concatenate([leaf, leaf[: rows * blocks - count]])
-        return leaf.reshape(rows, blocks, *leaf.shape[1:])
-
-    parts = jax.tree.map(split, flows)
-
-    def one(block: jax.Array) -> Flow:
-        own = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, block, 1, keepdims=False), parts)
-        return run(block, jax.random.fold_in(key, block), *own)
-
-    done = jax.lax.map(one, jnp.arange(blocks))
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1).reshape(rows * blocks, *leaf.shape[2:])[:count], done)
 
 
 def sequential(*ops: Any) -> Sequential:
