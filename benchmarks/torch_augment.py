@@ -100,8 +100,11 @@ def _nothing(mask: Tensor, alpha: Tensor, stats: Any) -> Params:
 
 
 def _noise(mask: Tensor, alpha: Tensor, stats: Any) -> Params:
-    noise = torch.randn(*mask.shape, 2, device=mask.device)
-    return {"noise": noise.mul_(stats.std[..., ::2]).mul_(alpha.sqrt()[:, None, None])}
+    # One feature a flow changes, so that one value a packet is drawn.
+    size = torch.rand(mask.shape[0], device=mask.device) < 0.5
+    scale = torch.where(size[:, None], stats.std[..., 0], stats.std[..., 2])
+    noise = torch.randn(mask.shape, device=mask.device).mul_(scale).mul_(alpha.sqrt()[:, None])
+    return {"noise": torch.stack([noise * size[:, None], noise * ~size[:, None]], -1)}
 
 
 def _hidden(mask: Tensor, alpha: Tensor, stats: Any) -> Params:
