@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from command_line import command_line
 from rich.console import Console
@@ -196,8 +195,7 @@ def _augment(
             y, new = augment.batched(op)(own, x, mask, alpha, stats=given)
             drawn[name] = y[count:], new[count:]
         x = scaled if op.needs_stats else raw
-        differs = (new != mask[: len(y)]) | (new & jnp.any(y != x[: len(y)], axis=-1))
-        shares[name] = jnp.mean(jnp.any(differs[:count], axis=-1).astype(jnp.float32))
+        shares[name] = augment.changed_fraction(x[:count], mask[:count], y[:count], new[:count])
     return drawn, shares
 
 

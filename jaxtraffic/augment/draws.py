@@ -24,6 +24,11 @@ def halves(word: jax.Array) -> tuple[jax.Array, jax.Array]:
     return word >> 16, word & 0xFFFF
 
 
+def half_words(key: jax.Array, count: int) -> jax.Array:
+    """[count] uint32 in [0, 2^16), two out of each word drawn."""
+    return jnp.stack(halves(words(key, (count + 1) // 2)), axis=1).reshape(-1)[:count]
+
+
 def happens(half: jax.Array, p: jax.Array | float) -> jax.Array:
     """bool: an event of probability p, rounded to a multiple of 2^-16 (never for p = 0, always for p = 1)."""
     # A comparison of integers: XLA repeats it within the loops that read the event, where floats would cost twice.

@@ -45,8 +45,7 @@ class Retransmission(Operation):
 
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
         packets = mask.shape[0]
-        half = jnp.stack(draws.halves(draws.words(key, (packets + 1) // 2)), axis=1).reshape(-1)[:packets]
-        lost = draws.happens(half, LOSS_AT_FULL_MAGNITUDE * alpha)
+        lost = draws.happens(draws.half_words(key, packets), LOSS_AT_FULL_MAGNITUDE * alpha)
         return {"lost": lost & mask & (positions(packets) >= self.first)}
 
     def _emit(

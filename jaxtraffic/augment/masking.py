@@ -36,12 +36,8 @@ class BernoulliMask(Operation):
         check_flag(self.name, "per_packet", self.per_packet)
 
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
-        packets = mask.shape[0]
-        if self.per_packet:
-            half = jnp.stack(draws.halves(draws.words(key, (packets + 1) // 2)), axis=1).reshape(-1)[:packets, None]
-        else:
-            word = draws.words(key, 3 * packets // 2 + 1)
-            half = jnp.stack(draws.halves(word), axis=1).reshape(-1)[: 3 * packets].reshape(packets, 3)
+        packets, columns = mask.shape[0], 1 if self.per_packet else 3
+        half = draws.half_words(key, packets * columns).reshape(packets, columns)
         return {"hidden": jnp.broadcast_to(draws.happens(half, 0.6 * alpha), (packets, 3))}
 
     def _apply(self, x: jax.Array, mask: jax.Array, params: Params) -> tuple[jax.Array, jax.Array]:

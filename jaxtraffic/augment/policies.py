@@ -81,9 +81,7 @@ def inject(op: Any, n: int) -> Policy:
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
     """
-    check_op("inject", op)
-    check_count("inject", "n", n, 1)
-    return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
+    return _copying("inject", op, n)
 
 
 def pre_augment(op: Any, n: int) -> Policy:
@@ -103,8 +101,12 @@ def pre_augment(op: Any, n: int) -> Policy:
     Raises:
         ConfigError: n below 1; at trace time what the operation refuses.
     """
-    check_op("pre_augment", op)
-    check_count("pre_augment", "n", n, 1)
+    return _copying("pre_augment", op, n)
+
+
+def _copying(name: str, op: Any, n: int) -> Policy:
+    check_op(name, op)
+    check_count(name, "n", n, 1)
     return lambda key, batch, *, alpha=None, stats=None: _with_copies(op, n, key, batch, alpha, stats)
 
 

@@ -161,8 +161,7 @@ class Wrap(Operation):
         check_choice(self.name, "direction", self.direction, ("mean", "hold"))
 
     def _draw(self, key: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any) -> Params:
-        packets = mask.shape[0]
-        half = jnp.stack(draws.halves(draws.words(key, (packets + 1) // 2)), axis=1).reshape(-1)[:packets]
+        half = draws.half_words(key, mask.shape[0])
         emit = jnp.where(draws.happens(half, alpha / 2), 0, jnp.where(draws.happens(half, alpha), 2, 1))
         return {"emit": emit.astype(jnp.int32)}
 
