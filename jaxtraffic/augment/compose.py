@@ -132,10 +132,14 @@ class Composition:
         Raises:
             ConfigError: at trace time, as the parts do.
         """
-        raise NotImplementedError
+        check_key(self.name, key)
+        return self._on_flow(key, x, mask, alpha, stats)
 
     def _check(self) -> None:
         """Raises ConfigError for options out of range."""
+
+    def _on_flow(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
+        raise NotImplementedError
 
     def _on_batch(
         self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
@@ -152,9 +156,8 @@ class Sequential(Composition):
 
     label: ClassVar[str] = "sequential"
 
-    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+    def _on_flow(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
         """One flow through all stages."""
-        check_key(self.name, key)
         for i, op in enumerate(self.ops):
             x, mask = _call(op, jax.random.fold_in(key, i), x, mask, alpha, stats)
         return x, mask
@@ -168,21 +171,44 @@ class Sequential(Composition):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedStack(Composition):
+class Blocked(Composition):
+    """Compositions that choose: on a batch one choice a block of flows, or with blocks=0 one a flow."""
+
+    blocks: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def _check(self) -> None:
+        if self.blocks is not None:
+            check_count(self.label, "blocks", self.blocks, 0)
+
+    def _default_blocks(self) -> int:
+        return 8
+
+    def _on_blocks(self, blocks: int, key: jax.Array, flows: tuple[Any, ...]) -> Flow:
+        raise NotImplementedError
+
+    def _on_batch(
+        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
+    ) -> Flow:
+        blocks = self._default_blocks() if self.blocks is None else self.blocks
+        if blocks == 0:
+            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+        return self._on_blocks(dividing(blocks, x.shape[0], self.batch), key, (x, mask, alpha, stats, label))
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedStack(Blocked):
     """All operations in order, each with probability `p_apply`, independently of the others."""
 
     label: ClassVar[str] = "masked_stack"
 
     p_apply: float = 0.5
-    blocks: int | None = None
 
     def _check(self) -> None:
+        super()._check()
         check_share(self.label, "p_apply", self.p_apply)
-        _check_blocks(self)
 
-    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+    def _on_flow(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
         """One flow: all stages run, and the results of those drawn are taken."""
-        check_key(self.name, key)
         takes = draws.unit(draws.words(jax.random.fold_in(key, 0), len(self.ops))) < self.p_apply
         keys = jax.random.split(jax.random.fold_in(key, 1), len(self.ops))
         for op, take, own in zip(self.ops, takes, keys, strict=True):
@@ -190,13 +216,7 @@ class MaskedStack(Composition):
             x, mask = jnp.where(take, new_x, x), jnp.where(take, new_mask, mask)
         return x, mask
 
-    def _on_batch(
-        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
-    ) -> Flow:
-        blocks = 8 if self.blocks is None else self.blocks
-        if blocks == 0:
-            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = dividing(blocks, x.shape[0], self.batch)
+    def _on_blocks(self, blocks: int, key: jax.Array, flows: tuple[Any, ...]) -> Flow:
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         takes = [systematic(jax.random.fold_in(draw, i), blocks) < self.p_apply for i in range(len(self.ops))]
 
@@ -208,7 +228,7 @@ class MaskedStack(Composition):
                 )
             return x, mask
 
-        return by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+        return by_blocks(run, blocks, key, flows)
 
 
 class Maybe(MaskedStack):
@@ -218,16 +238,15 @@ class Maybe(MaskedStack):
 
 
 @dataclasses.dataclass(frozen=True)
-class OneOf(Composition):
+class OneOf(Blocked):
     """One of several operations for each flow, by weight."""
 
     label: ClassVar[str] = "one_of"
 
     weights: tuple[float, ...] | None = None
-    blocks: int | None = None
 
     def _check(self) -> None:
-        _check_blocks(self)
+        super()._check()
         weights = self.weights
         if weights is None:
             return
@@ -236,9 +255,8 @@ class OneOf(Composition):
         if not all(isinstance(w, numbers.Real) and w >= 0 for w in weights) or not sum(weights) > 0:
             raise ConfigError(f"one_of: weights {weights}; give numbers >= 0, not all of them 0")
 
-    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+    def _on_flow(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
         """One flow through one operation; under vmap all operations run and one result is selected."""
-        check_key(self.name, key)
         choice = self._choose(draws.unit(draws.words(jax.random.fold_in(key, 0))))
         branches = [_branch(op) for op in self.ops]
         return jax.lax.switch(choice, branches, jax.random.fold_in(key, 1), x, mask, alpha, stats)
@@ -249,14 +267,10 @@ class OneOf(Composition):
         cumulative = np.cumsum(weights / weights.sum())[:-1].astype(np.float32)
         return jnp.sum(u[..., None] >= cumulative, axis=-1, dtype=jnp.int32)
 
-    def _on_batch(
-        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
-    ) -> Flow:
-        default = len(self.ops) if self.weights is None else 4 * len(self.ops)
-        blocks = default if self.blocks is None else self.blocks
-        if blocks == 0:
-            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
-        blocks = dividing(blocks, x.shape[0], self.batch)
+    def _default_blocks(self) -> int:
+        return len(self.ops) if self.weights is None else 4 * len(self.ops)
+
+    def _on_blocks(self, blocks: int, key: jax.Array, flows: tuple[Any, ...]) -> Flow:
         draw, key = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
         choice = self._choose(systematic(draw, blocks))
         branches = [_batch_branch(op) for op in self.ops]
@@ -264,23 +278,16 @@ class OneOf(Composition):
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return jax.lax.switch(choice[block], branches, key, *flows)
 
-        return by_blocks(run, blocks, key, (x, mask, alpha, stats, label))
+        return by_blocks(run, blocks, key, flows)
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomStack(Composition):
+class RandomStack(Blocked):
     """All operations in random order, uniform over all orders; operation i draws from the same key in any order."""
 
     label: ClassVar[str] = "random_stack"
 
-    blocks: int | None = None
-
-    def _check(self) -> None:
-        _check_blocks(self)
-
-    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None) -> Flow:
+    def _on_flow(self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any, stats: Any) -> Flow:
         """One flow through all operations; under vmap every stage runs every operation."""
-        check_key(self.name, key)
         return self._stack([_branch(op) for op in self.ops], key, x, mask, alpha, stats)
 
     def _stack(self, branches: list[Any], key: jax.Array, x: jax.Array, mask: jax.Array, *others: Any) -> Flow:
@@ -292,23 +299,16 @@ class RandomStack(Composition):
 
         return jax.lax.scan(stage, (x, mask), order)[0]
 
-    def _on_batch(
-        self, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: jax.Array, stats: Any, label: Any
-    ) -> Flow:
-        blocks = min(8, math.factorial(len(self.ops))) if self.blocks is None else self.blocks
-        if blocks == 0:
-            return jax.vmap(_branch(self))(jax.random.split(key, x.shape[0]), x, mask, alpha, stats)
+    def _default_blocks(self) -> int:
+        return min(8, math.factorial(len(self.ops)))
+
+    def _on_blocks(self, blocks: int, key: jax.Array, flows: tuple[Any, ...]) -> Flow:
         branches = [_batch_branch(op) for op in self.ops]
 
         def run(block: jax.Array, key: jax.Array, *flows: Any) -> Flow:
             return self._stack(branches, key, *flows)
 
-        return by_blocks(run, dividing(blocks, x.shape[0], self.batch), key, (x, mask, alpha, stats, label))
-
-
-def _check_blocks(composition: Any) -> None:
-    if composition.blocks is not None:
-        check_count(composition.label, "blocks", composition.blocks, 0)
+        return by_blocks(run, blocks, key, flows)
 
 
 def _branch(op: Any) -> Any:
@@ -326,7 +326,7 @@ def sequential(*ops: Any) -> Sequential:
 
 def maybe(op: Any, p: float, *, blocks: int | None = None) -> Maybe:
     """The operation with probability p in [0, 1]; `blocks` as in `masked_stack`."""
-    return Maybe((op,), p, blocks)
+    return Maybe((op,), p, blocks=blocks)
 
 
 def one_of(*ops: Any, weights: tuple[float, ...] | None = None, blocks: int | None = None) -> OneOf:
@@ -338,7 +338,7 @@ def one_of(*ops: Any, weights: tuple[float, ...] | None = None, blocks: int | No
         blocks: in `batched`: blocks of flows that choose together (default: one an operation, four with weights);
             1: one choice a batch; 0: each flow on its own, at the cost of running every operation for every flow.
     """
-    return OneOf(ops, None if weights is None else tuple(weights), blocks)
+    return OneOf(ops, None if weights is None else tuple(weights), blocks=blocks)
 
 
 def ensemble(*ops: Any, blocks: int | None = None) -> OneOf:
@@ -354,7 +354,7 @@ def random_stack(*ops: Any, blocks: int | None = None) -> RandomStack:
         blocks: in `batched`: blocks of flows that share an order (default: up to 8); 0: each flow on its own, at the
             cost of running every operation at every stage.
     """
-    return RandomStack(ops, blocks)
+    return RandomStack(ops, blocks=blocks)
 
 
 def masked_stack(*ops: Any, p_apply: float = 0.5, blocks: int | None = None) -> MaskedStack:
@@ -370,4 +370,4 @@ def masked_stack(*ops: Any, p_apply: float = 0.5, blocks: int | None = None) -> 
         blocks: in `batched`: blocks of flows that share a draw (default: 8); 0: each flow on its own, at the cost of
             running every operation for every flow.
     """
-    return MaskedStack(ops, p_apply, blocks)
+    return MaskedStack(ops, p_apply, blocks=blocks)
