@@ -14,7 +14,7 @@ from jaxtraffic.datasets.curation import Dropped, check_tier, curate, subsample
 from jaxtraffic.datasets.interchange import read_parquet
 from jaxtraffic.datasets.roots import ENVIRONMENT
 from jaxtraffic.datasets.roots import data_root as resolve_root
-from jaxtraffic.datasets.simulate import is_simulated, simulate_cesnet
+from jaxtraffic.datasets.simulated.cesnet_quic import is_simulated, simulate_cesnet
 from jaxtraffic.errors import ConfigError, DataError
 from jaxtraffic.series import PacketSeries
 

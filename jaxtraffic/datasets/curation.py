@@ -13,7 +13,9 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
+from jaxtraffic.datasets.dataset import Rule
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.series import PacketSeries
 
@@ -59,6 +61,33 @@ def check_tier(tier: str) -> None:
 def default_min_flows(n_flows: int) -> int:
     """Flows a class needs in a set of `n_flows`: 500, or 200 where the set has fewer than 100,000 flows."""
     return 200 if n_flows < SMALL_SET else 500
+
+
+def _unless(facts: pl.DataFrame, name: str, wrong: bool) -> np.ndarray:
+    """[flow] True where the fact is not `wrong`, and where it is not known."""
+    if name not in facts.columns:
+        return np.ones(facts.height, bool)
+    return (facts[name] != wrong).fill_null(True).to_numpy()
+
+
+def not_dns(facts: pl.DataFrame) -> np.ndarray:
+    """[flow] bool: flows that are not DNS."""
+    return _unless(facts, "is_dns", True)
+
+
+def not_background(facts: pl.DataFrame) -> np.ndarray:
+    """[flow] bool: flows of the application under test, not of what else ran on the device."""
+    return _unless(facts, "is_background", True)
+
+
+def with_handshake(facts: pl.DataFrame) -> np.ndarray:
+    """[flow] bool: TCP flows whose handshake was recorded, and flows without one, as UDP."""
+    return _unless(facts, "has_handshake", False)
+
+
+NO_DNS = Rule("dns", "flows to or from a DNS port, or of a DNS application", not_dns)
+NO_BACKGROUND = Rule("background", "background traffic: flows of no application under test", not_background)
+HANDSHAKE = Rule("handshake", "TCP flows whose handshake was not recorded", with_handshake)
 
 
 def drop_dns(flows: PacketSeries, is_dns: np.ndarray) -> tuple[PacketSeries, Dropped]:

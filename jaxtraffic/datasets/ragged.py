@@ -91,6 +91,11 @@ def _fraction(values: np.ndarray) -> np.ndarray | bool:
     return False if np.issubdtype(values.dtype, np.integer) else values % 1 != 0
 
 
+def starts_of(counts: np.ndarray) -> np.ndarray:
+    """[flow] flat position of the first packet of each flow."""
+    return np.cumsum(counts) - counts
+
+
 def locate(counts: np.ndarray, at: int) -> tuple[int, int]:
     """Flow and packet (both from 0) of the flat position `at`."""
     ends = np.cumsum(counts)
@@ -115,8 +120,7 @@ def pad(block: Ragged, length: int, *, iat_per_second: float) -> tuple[np.ndarra
     mask = np.arange(length) < kept[:, None]
     select: np.ndarray | slice = slice(None)
     if (kept != block.counts).any():
-        starts = np.cumsum(block.counts) - block.counts
-        select = (np.arange(block.size.size) - np.repeat(starts, block.counts)) < length
+        select = (np.arange(block.size.size) - np.repeat(starts_of(block.counts), block.counts)) < length
     iat = block.iat[select].astype(np.float64) / iat_per_second if iat_per_second != 1 else block.iat[select]
     padded = []
     for values, dtype in ((block.size[select], np.int16), (block.direction[select], np.int8), (iat, np.float32)):

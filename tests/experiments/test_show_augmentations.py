@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxtraffic import augment, scaling
-from jaxtraffic.datasets import catalogue, simulate, write_parquet
+from jaxtraffic.datasets import catalogue, write_parquet
+from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report.augmentation_pages import (
     TRAITS,

@@ -17,9 +17,9 @@ import polars as pl
 
 from jaxtraffic.datasets.curation import largest_remainder
 from jaxtraffic.datasets.ppi import MAX_PACKETS
-from jaxtraffic.datasets.quic_model import CLIENTS, Packets, simulate_flows
-from jaxtraffic.datasets.quic_services import SERVICES, STACKS, Service
 from jaxtraffic.datasets.roots import replacing
+from jaxtraffic.datasets.simulated.quic_model import CLIENTS, Packets, simulate_flows
+from jaxtraffic.datasets.simulated.quic_services import SERVICES, STACKS, Service
 from jaxtraffic.errors import DataError
 
 VERSION = 1

@@ -8,8 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from jaxtraffic.datasets import cesnet, simulate
-from jaxtraffic.datasets.quic_services import SERVICES
+from jaxtraffic.datasets import cesnet
+from jaxtraffic.datasets.simulated import cesnet_quic as simulate
+from jaxtraffic.datasets.simulated.quic_services import SERVICES
 from jaxtraffic.errors import DataError
 
 

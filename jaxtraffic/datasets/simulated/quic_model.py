@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxtraffic.datasets.quic_services import APPS, BROWSERS, Atoms, Client, Service
+from jaxtraffic.datasets.simulated.quic_services import APPS, BROWSERS, Atoms, Client, Service
 
 MAX_ROUNDS = 5
 MAX_DATAGRAMS = 32
