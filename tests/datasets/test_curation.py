@@ -3,9 +3,11 @@
 import logging
 
 import numpy as np
+import polars as pl
 import pytest
 
 from jaxtraffic.datasets import curation
+from jaxtraffic.datasets.labelled import LabelledFlows
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.series import PacketSeries
 
@@ -41,7 +43,8 @@ def test_other_names(name):
 def test_dns_flows_are_dropped_and_counted(caplog):
     flows = make({"a": 3, "b": 2})
     with caplog.at_level(logging.INFO, logger="jaxtraffic.datasets"):
-        kept, dropped = curation.drop_dns(flows, np.array([True, False, False, True, True]))
+        facts = pl.DataFrame({"is_dns": [True, False, None, True, True]})
+        kept, dropped = curation.apply_rule(flows, facts, curation.NO_DNS)
     assert kept.size[:, 0].tolist() == [1, 2]
     assert (dropped.rule, dropped.flows, dropped.classes) == ("dns", 3, 1)
     assert "(b)" in dropped.detail
@@ -85,8 +88,11 @@ def test_defaults_of_min_flows():
 
 def test_curate_orders_classes_and_counts_every_rule():
     flows = make({"a": 210, "b": 230, "c": 230, "dns-x": 300, "rare": 5}, None)
-    is_dns = np.array(names_of(flows)) == "dns-x"
-    kept, dropped = curation.curate(flows, is_dns=is_dns)
+    facts = pl.DataFrame({"is_dns": [name == "dns-x" for name in names_of(flows)], "start": np.arange(975.0)})
+    table, dropped = curation.curate(LabelledFlows(flows, facts), rules=[curation.NO_DNS])
+    kept = table.flows
+    assert table.facts["start"].to_list() == kept.size[:, 0].tolist(), "facts go with their flows"
+    assert kept.group is None
     assert kept.class_names == ("b", "c", "a")
     assert kept.counts().tolist() == [230, 230, 210]
     assert [entry.rule for entry in dropped] == ["dns", "min_packets", "min_flows", "tier"]
@@ -100,7 +106,39 @@ def test_curate_orders_classes_and_counts_every_rule():
 
 def test_curation_that_leaves_nothing_says_why():
     with pytest.raises(ConfigError, match="min_flows"):
-        curation.curate(make({"a": 5}))
+        curation.curate(LabelledFlows(make({"a": 5}), pl.DataFrame({"packets": [12] * 5})))
+
+
+@pytest.mark.parametrize(
+    ("rule", "fact", "kept"),
+    [
+        (curation.NO_DNS, "is_dns", [False, True, True]),
+        (curation.NO_BACKGROUND, "is_background", [False, True, True]),
+        (curation.HANDSHAKE, "has_handshake", [True, False, True]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_rules_on_facts_keep_what_is_not_known(rule, fact, kept):
+    facts = pl.DataFrame({fact: [True, False, None]})
+    assert rule.keep(facts).tolist() == kept
+    assert rule.keep(pl.DataFrame({"packets": [1, 2, 3]})).all()
+
+
+def test_more_packets_than_are_kept_are_asked_of_the_whole_flow():
+    facts = pl.DataFrame({"packets": [1000, 12, None, 1001]})
+    table, dropped = curation.curate(LabelledFlows(make({"a": 4}), facts), min_packets=1000, min_flows=1)
+    assert table.facts["packets"].to_list() == [1000, 1001]
+    assert dropped[0].flows == 2
+    with pytest.raises(ConfigError, match="min_packets"):
+        curation.curate(LabelledFlows(make({"a": 4}), facts.select(start="packets")), min_packets=1000, min_flows=1)
+
+
+def test_a_draw_takes_facts_and_groups_along():
+    flows = make({"a": 60, "b": 40}).replace(group=np.arange(100, dtype=np.int32) // 7)
+    table, dropped = curation.draw(LabelledFlows(flows, pl.DataFrame({"packets": np.arange(100)})), 30, seed=2)
+    np.testing.assert_array_equal(table.facts["packets"].to_numpy(), table.flows.size[:, 0])
+    np.testing.assert_array_equal(table.flows.group, table.flows.size[:, 0] // 7)
+    assert dropped.flows == 70
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""The command line of every experiment: options by tyro, errors of ours in one line, exit codes."""
+"""The command line of every experiment and command: options by tyro, errors of ours in one line, exit codes."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tyro
@@ -19,14 +20,22 @@ Options = TypeVar("Options")
 def command_line(options: type[Options], run: Callable[[Options, Console], None], description: str) -> None:
     """Parses the command line into `options` and runs; an error of ours is one line and exit code 2 (1: training)."""
     parsed = tyro.cli(options, description=description)
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     if not console.is_terminal:
         console = Console(width=140)
+    with report_errors():
+        run(parsed, console)
+
+
+@contextlib.contextmanager
+def report_errors() -> Iterator[None]:
+    """Warnings in colour on standard error; an error of ours becomes one line there and an exit code."""
+    errors = Console(stderr=True)
     # By force: some imported packages set up logging of their own.
     handler = RichHandler(console=errors, show_time=False, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler], force=True)
     try:
-        run(parsed, console)
+        yield
     except Interrupted as error:
         errors.print(f"interrupted: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(143)
