@@ -7,12 +7,17 @@ import dataclasses
 import numpy as np
 
 from jaxtraffic.datasets.ragged import starts_of
-
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
-"""TCP flags (RFC 9293 section 3.1)."""
+from jaxtraffic.datasets.simulated.applications import Application, application, server_address
+from jaxtraffic.datasets.simulated.tls_model import ACK, FIN, PSH, RST, SYN, Packets, simulate_tls
+from jaxtraffic.datasets.simulated.udp_model import shuffle_in, simulate_lookups, simulate_quic
+from jaxtraffic.errors import ConfigError
 
 TCP, UDP = 6, 17
 """IP protocol numbers."""
+
+__all__ = ["ACK", "FIN", "PSH", "RST", "SYN", "TCP", "UDP", "Traffic", "simulate_traffic"]
+
+_AT_ONCE = 8_192
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +78,12 @@ def simulate_traffic(
     start: float = 1_556_650_800.0,
     duration: float = 3_600.0,
     max_packets: int = 100,
+    dns: bool = False,
 ) -> Traffic:
-    """Simulates flows of applications that differ in sizes, rounds and pauses.
+    """Simulates flows of applications that differ in certificates, requests, objects, rounds and pauses.
+
+    Application k is the same for every seed. No two flows of a call share addresses, ports and protocol; a client has a
+    port for each flow. `max_packets` cuts: a smaller value gives the first packets of the same flows.
 
     Args:
         n_flows: flows, dealt over the applications unevenly, at least one each where n_flows allows.
@@ -84,45 +93,79 @@ def simulate_traffic(
         start: seconds since 1970 of the earliest flow.
         duration: seconds over which flows start.
         max_packets: packets of a flow at most.
+        dns: whether a tenth of the UDP flows, each with the application that it is for, are lookups at port 53.
+
+    Raises:
+        ConfigError: an unknown transport, or a number that makes no sense.
     """
+    if transport not in ("tcp", "udp", "both"):
+        raise ConfigError(f"unknown transport {transport!r}; choose from: tcp, udp, both")
+    if n_flows < 0 or n_apps < 1 or max_packets < 1:
+        raise ConfigError(f"impossible traffic: {n_flows} flows, {n_apps} applications, {max_packets} packets")
     rng = np.random.default_rng([29, *np.atleast_1d(seed)])
     popularity = 1.0 / np.arange(1, n_apps + 1) ** 0.7
     app = rng.choice(n_apps, n_flows, p=popularity / popularity.sum())
-    app[: min(n_apps, n_flows)] = np.arange(min(n_apps, n_flows))
-    protocol = np.full(n_flows, {"tcp": TCP, "udp": UDP}.get(transport, TCP), np.uint8)
+    if n_flows >= n_apps:
+        # anywhere in the day, not at its start
+        app[rng.choice(n_flows, n_apps, replace=False)] = np.arange(n_apps)
+    protocol = np.full(n_flows, UDP if transport == "udp" else TCP, np.uint8)
     if transport == "both":
         protocol[rng.random(n_flows) < 0.4] = UDP
-    # placeholder of the protocol models: see the issue's helper
-    counts = np.minimum(3 + rng.geometric(1 / (8 + 4 * (app % 5))), max_packets)
-    n = int(counts.sum())
-    flow = np.repeat(np.arange(n_flows), counts)
-    position = np.arange(n) - np.repeat(starts_of(counts), counts)
-    direction = np.where(rng.random(n) < 0.45, 1, -1).astype(np.int8)
-    payload = rng.integers(1, 1400, n)
-    is_tcp = protocol[flow] == TCP
-    direction[position == 0] = 1
-    direction[is_tcp & (position < 3)] = np.array([1, -1, 1])[position[is_tcp & (position < 3)]]
-    payload[is_tcp & ((position < 3) | (rng.random(n) < 0.25))] = 0
-    flags = np.where(is_tcp, np.where(payload > 0, PSH | ACK, ACK), 0)
-    flags[is_tcp & (position == 0)] = SYN
-    flags[is_tcp & (position == 1)] = SYN | ACK
-    begin = np.sort(rng.integers(0, int(duration * 1e6), n_flows))
-    gap = rng.exponential(5_000 * (1 + app[flow]), n).astype(np.int64)
-    gap[position == 0] = 0
-    total = np.cumsum(gap)
-    elapsed = total - np.repeat(total[starts_of(counts)], counts)
-    time = (int(start * 1e6) + begin[flow] + elapsed) * 1000
+    lookup = dns & (protocol == UDP) & (rng.random(n_flows) < 0.1)
+    apps = [application(number) for number in range(n_apps)]
+    plain = (protocol == TCP) & (rng.random(n_flows) < np.array([entry.plain for entry in apps])[app])
+    begin = np.sort(rng.integers(0, max(int(duration * 1e6), 1), n_flows))
+    begin -= begin[:1].sum()
+    client, client_port = _clients(n_flows, rng)
+    parts = [
+        _simulate_part(apps, app[part], protocol[part], plain[part], lookup[part], rng).head(max_packets)
+        for part in (slice(first, first + _AT_ONCE) for first in range(0, max(n_flows, 1), _AT_ONCE))
+    ]
+    columns = ("counts", "time", "direction", "payload", "header", "flags")
+    counts, elapsed, *rest = (np.concatenate([getattr(part, name) for part in parts]) for name in columns)
     return Traffic(
-        counts.astype(np.int64),
+        counts,
         app.astype(np.int32),
         protocol,
-        (0x0A000000 + rng.integers(1, 1 << 16, n_flows)).astype(np.uint32),
-        (0xC6120000 + rng.integers(1, 1 << 16, n_flows)).astype(np.uint32),
-        rng.integers(32_768, 61_000, n_flows).astype(np.uint16),
-        np.full(n_flows, 443, np.uint16),
-        time,
-        direction,
-        payload.astype(np.int32),
-        np.where(is_tcp, np.where(position < 2, 60, 52), 28).astype(np.int32),
-        flags.astype(np.uint8),
+        client,
+        server_address(app, rng.integers(0, 4, n_flows)),
+        client_port,
+        np.where(lookup, 53, np.where(plain, 80, 443)).astype(np.uint16),
+        (round(start * 1e6) + np.repeat(begin, counts) + elapsed) * 1000,
+        *rest,
     )
+
+
+def _simulate_part(
+    apps: list[Application],
+    app: np.ndarray,
+    protocol: np.ndarray,
+    plain: np.ndarray,
+    lookup: np.ndarray,
+    rng: np.random.Generator,
+) -> Packets:
+    """Packets of some thousand flows, by the model that each belongs to."""
+    tcp, quic, names = (np.flatnonzero(those) for those in (protocol == TCP, (protocol == UDP) & ~lookup, lookup))
+    parts = [
+        (tcp, simulate_tls(apps, app[tcp], plain[tcp], rng)),
+        (quic, simulate_quic(app[quic], rng)),
+        (names, simulate_lookups(app[names], rng)),
+    ]
+    return shuffle_in(parts, app.size)
+
+
+def _clients(n_flows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Addresses and ports of the clients; some clients are busier than others, and none uses a port twice."""
+    n_clients = max(n_flows // 20, 8)
+    who = (n_clients * rng.random(n_flows) ** 2).astype(np.int64)
+    order = np.argsort(who, kind="stable")
+    counts = np.bincount(who, minlength=n_clients)
+    rank = np.empty(n_flows, np.int64)
+    rank[order] = np.arange(n_flows) - np.repeat(starts_of(counts), counts)
+    ports = 61_000 - 32_768
+    # 7,919 and 104,729 are prime to what they are reduced by, so that no value comes back early
+    port = 32_768 + (rng.integers(0, ports, n_clients)[who] + 7_919 * rank) % ports
+    host = who + n_clients * (rank // ports)
+    addresses = (1 << 24) - 2
+    address = 0x0A000001 + (int(rng.integers(0, addresses)) + 104_729 * host) % addresses
+    return address.astype(np.uint32), port.astype(np.uint16)
