@@ -1,18 +1,21 @@
-"""CESNET-QUIC22 as published: one `flows-YYYYMMDD.csv.gz` a day, read by column name in bounded memory.
+"""The CSV files of CESNET-QUIC22, CESNET-TLS22 and CESNET-TLS-Year22: one compressed file a day, read by column name.
 
-Layout and columns are those of the data set's README (Zenodo record 10728760; Luxemburk et al., Data in Brief 2023,
-doi 10.1016/j.dib.2023.108888). Sizes are UDP payload bytes, times milliseconds, at most 30 packets a flow.
+Layouts and columns are those of the sets' README files (Zenodo records 10728760, 7965515 and 10608607; Luxemburk et
+al., Data in Brief 2023, doi 10.1016/j.dib.2023.108888). Sizes are bytes of UDP or TCP payload, times milliseconds, at
+most 30 packets a flow; the exporter leaves TCP packets without payload out. The CSV layout of CESNET-TLS22 is not
+published: what is read of it is what the other two have in common.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import itertools
 import logging
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,111 +24,144 @@ import polars as pl
 
 from jaxtraffic.datasets import csv_blocks
 from jaxtraffic.datasets.curation import is_dns_name
+from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
 from jaxtraffic.datasets.labels import LabelIndex
 from jaxtraffic.datasets.ppi import FIELDS, MAX_PACKETS, parse_ppi
-from jaxtraffic.datasets.ragged import REMEDY, check_values, pad
+from jaxtraffic.datasets.ragged import REMEDY, Ragged, pad
+from jaxtraffic.datasets.utc_times import epoch_seconds
 from jaxtraffic.errors import DataError
 from jaxtraffic.series import PacketSeries
 
 log = logging.getLogger("jaxtraffic.datasets")
 
 DNS_PORTS = (53, 853)
-"""DNS, and DNS over QUIC (RFC 9250)."""
+"""DNS, and DNS over QUIC or TLS (RFC 9250, RFC 7858)."""
 
 MAX_THREADS = 8
 """Blocks parsed at a time, each of `csv_blocks.BLOCK_BYTES` of text."""
 
+EMPTY_DAYS = "day files without a byte"
+"""Rule under which a day file of zero bytes after decompression is counted as left out."""
+
+EXPORTER_CHANGE = datetime.date(2022, 3, 7)
+"""First day of the week (the tenth, until 13 March) in which the flow exporter behind CESNET-TLS-Year22 was replaced.
+
+Packet sequences from before differ from those after it: a split in time should not mix the two sides.
+"""
+
 _REQUIRED = ("PPI", "APP")
-_OPTIONAL = ("PPI_LEN", "CATEGORY", "SRC_PORT", "DST_PORT")
-_WHOLE_NUMBERS = ("PPI_LEN", "SRC_PORT", "DST_PORT")
-_DAY = re.compile(r"flows-(\d{8})\.csv\.gz")
+_PORTS = {"SRC_PORT": "client_port", "DST_PORT": "server_port"}
+_OPTIONAL = ("PPI_LEN", "CATEGORY", *_PORTS, "PROTOCOL", "TIME_FIRST", "PACKETS", "PACKETS_REV")
+_DAY = re.compile(r"flows-(\d{4})(\d\d)(\d\d)\.csv\.(gz|xz)")
+_EPOCH = datetime.date(1970, 1, 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Block:
-    """Flows of a block of rows; nonzero_start counts flows whose first inter-packet time was not 0."""
+class Layout:
+    """What tells the sets apart on disk.
 
-    app: pl.Series
-    size: np.ndarray
-    direction: np.ndarray
-    iat: np.ndarray
-    is_dns: np.ndarray
-    nonzero_start: int
+    Attributes:
+        title: name of the set; its folder, its archive and its HDF5 files are called so.
+        folders: patterns of the folders that hold day files, below the folder of the set.
+        endings: compression of the day files, "gz" or "xz".
+        year: of the recording: all sets call their files flows-YYYYMMDD.
+        lists: how many lists a PPI cell holds.
+        protocol: 6 TCP or 17 UDP, where no column says it.
+    """
+
+    title: str
+    folders: tuple[str, ...]
+    endings: tuple[str, ...]
+    year: int
+    lists: tuple[int, ...]
+    protocol: int
+
+    def owns(self, name: str) -> bool:
+        """Whether a day file of this name belongs to the set."""
+        match = _DAY.fullmatch(name)
+        return match is not None and match[4] in self.endings and int(match[1]) == self.year
 
 
-def find_days(folder: Path) -> list[Path]:
-    """Day files under a folder, earliest first.
+QUIC22 = Layout("CESNET-QUIC22", ("W-*/*",), ("gz",), 2022, (3,), 17)
+TLS22 = Layout("CESNET-TLS22", ("W-*/*", "W-*"), ("gz", "xz"), 2021, (3, 4), 6)
+TLS_YEAR22 = Layout("CESNET-TLS-Year22", ("WEEK-*/*",), ("xz",), 2022, (4,), 6)
 
-    The folder may be a data root (holding `cesnet-quic22`), `cesnet-quic22` itself, a week or a day.
+
+def find_days(place: Path, layout: Layout = QUIC22) -> list[Path]:
+    """Day files at a place, earliest first.
 
     Args:
-        folder: where to look; a folder that does not exist holds nothing.
+        place: a data root (holding the folder of the set), that folder, a week, a day, or a file. A file is taken as it
+            is, readable or not, unless its name is that of another set's day. A place that does not exist holds
+            nothing.
+        layout: of the set.
     """
-    layouts = ("cesnet-quic22/W-*/*", "W-*/*", "*", ".")
-    for layout in layouts:
-        days = [path for path in folder.glob(f"{layout}/flows-*.csv.gz") if _DAY.fullmatch(path.name)]
-        if days:
-            return sorted(days, key=lambda path: (path.name, path))
+    if not place.is_dir():
+        if layout.owns(place.name):
+            return [place]
+        known = place.name.endswith(tuple(f".csv.{ending}" for ending in layout.endings))
+        return [place] if known and not _DAY.fullmatch(place.name) else []
+    own = [child for child in place.iterdir() if child.name.lower() == layout.title.lower()]
+    for folder in (*sorted(own), place):
+        for pattern in (*layout.folders, *(() if folder in own else ("*", "."))):
+            days = [path for path in folder.glob(f"{pattern}/flows-*.csv.*") if layout.owns(path.name)]
+            if days:
+                return sorted(days, key=lambda path: (path.name, path))
     return []
 
 
-def read_days(paths: Sequence[Path], *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
-    """Reads the first `days` day files that hold anything.
+def day_number(name: str) -> int | None:
+    """Days since 1970 of the day in a name such as flows-20221031.csv.gz or D20221031; None where there is none.
 
-    A file of zero bytes after decompression is a day without recording (CESNET publishes such days): it is skipped
-    with a warning where another day is at hand.
+    The files are cut at local midnight and the times in them are UTC, so that the first flows of a day carry the date
+    of the day before: the day of a recording is never taken from a time.
+    """
+    match = re.search(r"(?:flows-|\AD)(\d{4})(\d\d)(\d\d)", name)
+    try:
+        return (datetime.date(*map(int, match.groups())) - _EPOCH).days if match else None
+    except ValueError:
+        return None
+
+
+def warn_exporter_change(days: Iterable[int | None]) -> bool:
+    """Warns where flows of CESNET-TLS-Year22 from before and from after the change of the exporter come together.
 
     Args:
-        paths: day files, in the order in which they are wanted.
-        days: how many days to read; all of `paths` where there are fewer.
+        days: days since 1970, as in the fact "day"; None is passed over.
 
     Returns:
-        The flows, labelled by APP in alphabetical order, and is_dns [flow] bool.
+        Whether it warned.
+    """
+    known = {int(day) for day in days if day is not None}
+    change = (EXPORTER_CHANGE - _EPOCH).days
+    mixed = bool(known) and min(known) < change <= max(known)
+    if mixed:
+        log.warning(
+            "CESNET-TLS-Year22: days from before and from after the week of %s are read together, in which the flow "
+            "exporter was replaced; their packet sequences differ, so compare within weeks 1 to 9 or 11 to 52",
+            EXPORTER_CHANGE,
+        )
+    return mixed
+
+
+def read(path: Path, options: ReadOptions, layout: Layout = QUIC22) -> Iterator[FlowBlock]:
+    """Reads a day file block by block, parsing in threads.
+
+    A file of zero bytes after decompression is a day without recording (CESNET publishes such days): it gives one block
+    without flows that counts it as left out, and a warning.
+
+    Args:
+        path: a day file.
+        options: of the reading.
+        layout: of the set.
 
     Raises:
-        DataError: a file that cannot be read whole and right, or no day with flows.
+        ConfigError: sizes of the IP layer are asked for.
+        DataError: a file that cannot be read whole and right.
     """
-    labels = LabelIndex()
-    parts: list[tuple[np.ndarray, ...]] = []
-    read, empty = 0, []
-    for path in paths:
-        if read == days:
-            break
-        part = _read_day(path, labels)
-        if part:
-            parts += part
-            read += 1
-        else:
-            empty.append(path)
-    if not read:
-        raise DataError(
-            empty[0] if empty else "CESNET-QUIC22",
-            "no flows: zero bytes after decompression",
-            expected="a header and one row for each flow",
-            remedy="choose another day, or fetch the file again",
-        )
-    for path in empty:
-        log.warning("%s: zero bytes after decompression, day skipped (%d of %d)", path, len(empty), read + len(empty))
-    if read < days:
-        log.warning("%d day(s) asked for, %d found and read", days, read)
-    label, names = labels.finish()
-    columns = list(zip(*parts, strict=True))
-    size, direction, iat, is_dns = (np.concatenate(columns.pop(0)) for _ in range(4))
-    flows = PacketSeries(
-        size, direction, iat, label, class_names=names, name="cesnet_quic", size_layer="payload", source="real"
-    )
-    return flows.check(), is_dns
-
-
-def read_day(path: str | Path) -> tuple[PacketSeries, np.ndarray]:
-    """Reads one day file: see `read_days`."""
-    return read_days([Path(path)])
-
-
-def _read_day(path: Path, labels: LabelIndex) -> list[tuple[np.ndarray, ...]]:
-    """Padded (size, direction, iat, is_dns) blocks of a day; none where the file holds zero bytes."""
+    check_layer(options, ("payload",), layout.title)
     try:
-        return _read_blocks(path, labels)
+        yield from _read_blocks(path, options, layout)
     except DataError as error:
         if error.row is None and error.field is None:
             raise
@@ -136,38 +172,42 @@ def _read_day(path: Path, labels: LabelIndex) -> list[tuple[np.ndarray, ...]]:
         raise
 
 
-def _read_blocks(path: Path, labels: LabelIndex) -> list[tuple[np.ndarray, ...]]:
-    parts: list[tuple[np.ndarray, ...]] = []
-    nonzero_start, has_header = 0, False
-    for block in _parsed_blocks(path):
+def _read_blocks(path: Path, options: ReadOptions, layout: Layout) -> Iterator[FlowBlock]:
+    nonzero_start, has_header, has_flows = 0, False, False
+    for block, n_late in _parsed_blocks(path, options, layout):
         has_header = True
-        if len(block.app):
-            labels.add(block.app)
-            parts.append((block.size, block.direction, block.iat, block.is_dns))
-            nonzero_start += block.nonzero_start
-    if has_header and not parts:
+        if len(block):
+            has_flows = True
+            nonzero_start += n_late
+            yield block
+    if not has_header:
+        log.warning("%s: zero bytes after decompression, day skipped", path)
+        nothing = Ragged(np.zeros(0, np.int64), *(np.zeros(0, np.int32) for _ in range(3)))
+        label = pl.Series("label", [], dtype=pl.String)
+        yield make_block(nothing, label, {}, options, path, FIELDS, size_layer="payload", dropped={EMPTY_DAYS: 1})
+    elif not has_flows:
         raise DataError(path, "no flows: a header and nothing else", remedy=csv_blocks.FETCH_AGAIN)
     if nonzero_start:
         log.warning("%s: inter-packet time of the first packet was not 0 in %d flow(s); set to 0", path, nonzero_start)
-    return parts
 
 
-def _parsed_blocks(path: Path) -> Iterator[_Block]:
+def _parsed_blocks(path: Path, options: ReadOptions, layout: Layout) -> Iterator[tuple[FlowBlock, int]]:
     """Parses blocks in threads (polars and zlib leave the interpreter alone meanwhile) and yields them in order."""
     blocks = csv_blocks.row_blocks(path)
     first = next(blocks, None)
     if first is None:
         return
     names, first = csv_blocks.read_header(first, path)
-    wanted = _wanted_columns(names, path)
+    wanted = _wanted_columns(names, path, layout)
 
-    def parse(block: bytes, first_row: int = 1) -> _Block:
-        return _convert(csv_blocks.parse_rows(block, names, wanted, path, first_row=first_row), path, first_row)
+    def parse(block: bytes, first_row: int = 1) -> tuple[FlowBlock, int]:
+        frame = csv_blocks.parse_rows(block, names, wanted, path, first_row=first_row)
+        return _convert(frame, path, first_row, options, layout)
 
     n_threads = min(MAX_THREADS, os.cpu_count() or 1)
     rows = 0
     with ThreadPoolExecutor(n_threads, "jaxtraffic-parse") as pool:
-        waiting: deque[tuple[bytes, Future[_Block]]] = deque()
+        waiting: deque[tuple[bytes, Future[tuple[FlowBlock, int]]]] = deque()
         for block in itertools.chain([first], blocks, itertools.repeat(b"", n_threads)):
             waiting.append((block, pool.submit(parse, block)))
             if len(waiting) <= n_threads:
@@ -179,11 +219,11 @@ def _parsed_blocks(path: Path) -> Iterator[_Block]:
                 # only now is it known how many rows came before; the same error again, with the right row
                 parse(block, rows + 1)
                 raise
-            rows += len(result.app)
+            rows += len(result[0])
             yield result
 
 
-def _wanted_columns(names: list[str], path: Path) -> list[str]:
+def _wanted_columns(names: list[str], path: Path, layout: Layout) -> list[str]:
     for name in _REQUIRED:
         if name not in names:
             raise DataError(
@@ -191,55 +231,142 @@ def _wanted_columns(names: list[str], path: Path) -> list[str]:
                 "missing column",
                 field=name,
                 expected=f"a header with {' and '.join(_REQUIRED)} (it names {', '.join(names[:8])}, ...)",
-                remedy="give a day file of CESNET-QUIC22",
+                remedy=f"give a day file of {layout.title}",
             )
     return [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
 
 
-def _convert(frame: pl.DataFrame, path: Path, first_row: int) -> _Block:
-    """Judges and pads the rows of a block."""
+def _convert(
+    frame: pl.DataFrame, path: Path, first_row: int, options: ReadOptions, layout: Layout
+) -> tuple[FlowBlock, int]:
+    """Judges the rows of a block; also counts the flows whose first inter-packet time was not 0."""
     for name in _REQUIRED:
         _refuse_nulls(frame[name], "empty", path, first_row, "a value in every row")
-    numbers = {}
-    for name in _WHOLE_NUMBERS:
+    facts: dict[str, object] = {}
+    for name, fact in _PORTS.items():
         if name in frame.columns:
-            numbers[name] = frame[name].cast(pl.Int64, strict=False)
-            _refuse_nulls(numbers[name], "not a number", path, first_row, "a whole number", text=frame[name])
-    block = parse_ppi(frame["PPI"], path, first_row=first_row)
-    check_values(block, path, FIELDS, first_row=first_row)
-    if "PPI_LEN" in numbers:
-        stated = numbers["PPI_LEN"].to_numpy()
-        if (stated != block.counts).any():
-            row = int(np.argmax(stated != block.counts))
-            raise DataError(
-                path,
-                f"PPI_LEN is {stated[row]}, PPI holds {block.counts[row]} packets",
-                row=first_row + row,
-                field="PPI_LEN",
-                expected="the number of packets in PPI",
-                remedy=REMEDY,
-            )
-    is_dns = np.zeros(frame.height, bool)
-    for name in ("SRC_PORT", "DST_PORT"):
-        if name in numbers:
-            is_dns |= numbers[name].is_in(DNS_PORTS).to_numpy()
+            facts[fact] = _whole_numbers(frame[name], pl.UInt16, path, first_row, "a whole number from 0 to 65535")
+    stated = None
+    if "PPI_LEN" in frame.columns:
+        stated = _whole_numbers(frame["PPI_LEN"], pl.Int64, path, first_row, "a whole number").to_numpy()
+    packets = parse_ppi(frame["PPI"], path, first_row=first_row, lists=layout.lists)
+    facts |= _facts(frame, layout) | {"day": day_number(path.name)}
+    facts["is_dns"] = is_dns(frame, [facts[fact] for fact in _PORTS.values() if fact in facts])
+    block = make_block(
+        packets,
+        frame["APP"],
+        facts,
+        options,
+        path,
+        FIELDS,
+        size_layer="payload",
+        first_row=first_row,
+        iat_per_second=1000,
+    )
+    if stated is not None and (stated != packets.counts).any():
+        row = int(np.argmax(stated != packets.counts))
+        raise DataError(
+            path,
+            f"PPI_LEN is {stated[row]}, PPI holds {packets.counts[row]} packets",
+            row=first_row + row,
+            field="PPI_LEN",
+            expected="the number of packets in PPI",
+            remedy=REMEDY,
+        )
+    counts = packets.counts[packets.counts > 0]
+    return block, int(np.count_nonzero(packets.iat[np.cumsum(counts) - counts]))
+
+
+def _facts(frame: pl.DataFrame, layout: Layout) -> dict[str, object]:
+    """Facts in columns that nothing else depends on: what cannot be understood is null."""
+    facts: dict[str, object] = {
+        "protocol": layout.protocol,
+        "is_background": frame["APP"].str.ends_with("-background"),
+    }
+    if "PROTOCOL" in frame.columns:
+        facts["protocol"] = frame["PROTOCOL"].cast(pl.UInt8, strict=False)
+    if "CATEGORY" in frame.columns:
+        facts["category"] = frame["CATEGORY"]
+    if "TIME_FIRST" in frame.columns:
+        facts["start"] = epoch_seconds(frame["TIME_FIRST"])
+    if {"PACKETS", "PACKETS_REV"} <= set(frame.columns):
+        facts["packets"] = sum(
+            frame[name].cast(pl.UInt32, strict=False).cast(pl.Int64) for name in ("PACKETS", "PACKETS_REV")
+        )
+    return facts
+
+
+def is_dns(frame: pl.DataFrame, ports: Sequence[pl.Series]) -> np.ndarray:
+    """[flow] bool: DNS by port, or by the name in APP or CATEGORY."""
+    found = np.zeros(frame.height, bool)
+    for port in ports:
+        numbers = port.to_numpy()
+        for number in DNS_PORTS:
+            found |= numbers == number
     for name in ("APP", "CATEGORY"):
         if name in frame.columns:
             dns = [value for value in frame[name].drop_nulls().unique().to_list() if is_dns_name(value)]
-            is_dns |= frame[name].is_in(dns).fill_null(False).to_numpy()
-    counts = block.counts[block.counts > 0]
-    nonzero_start = int(np.count_nonzero(block.iat[np.cumsum(counts) - counts]))
-    return _Block(frame["APP"], *pad(block, MAX_PACKETS, iat_per_second=1000), is_dns, nonzero_start)
+            if dns:
+                found |= frame[name].is_in(dns).fill_null(False).to_numpy()
+    return found
+
+
+def _whole_numbers(column: pl.Series, dtype: type[pl.DataType], path: Path, first_row: int, expected: str) -> pl.Series:
+    numbers = column.cast(dtype, strict=False)
+    _refuse_nulls(numbers, "not a number", path, first_row, expected, text=column)
+    return numbers
 
 
 def _refuse_nulls(
     column: pl.Series, problem: str, path: Path, first_row: int, expected: str, *, text: pl.Series | None = None
 ) -> None:
-    # an empty quoted cell is an empty text, an empty bare one a null
-    wrong = column.is_null() if column.dtype != pl.String else column.is_null() | (column.str.strip_chars() == "")
+    wrong = column.is_null()
+    if column.dtype == pl.String:
+        # an empty quoted cell is an empty text, an empty bare one a null; a blank PPI is refused by its parser
+        wrong |= (column if column.name == "PPI" else column.str.strip_chars()) == ""
     if not wrong.any():
         return
     row = int(np.argmax(wrong.to_numpy()))
     if text is not None and text[row] is not None:
         problem = f"{text[row]!r} is {problem}"
     raise DataError(path, problem, row=first_row + row, field=column.name, expected=expected, remedy=REMEDY)
+
+
+def read_days(paths: Sequence[Path], *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
+    """The first `days` day files of CESNET-QUIC22 that hold anything, as (flows, is_dns [flow]); by way of `read`."""
+    parts: list[list[FlowBlock]] = []
+    for path in paths:
+        if len(parts) == days:
+            break
+        blocks = [block for block in read(path, ReadOptions(MAX_PACKETS)) if len(block)]
+        parts += [blocks] if blocks else []
+    if not parts:
+        raise DataError(
+            next(iter(paths), QUIC22.title),
+            "no flows: zero bytes after decompression",
+            expected="a header and one row for each flow",
+            remedy="choose another day, or fetch the file again",
+        )
+    if len(parts) < days:
+        log.warning("%d day(s) asked for, %d found and read", days, len(parts))
+    return series_of([block for blocks in parts for block in blocks])
+
+
+def read_day(path: str | Path) -> tuple[PacketSeries, np.ndarray]:
+    """One day file: see `read_days`."""
+    return read_days([Path(path)])
+
+
+def series_of(blocks: Sequence[FlowBlock]) -> tuple[PacketSeries, np.ndarray]:
+    """Blocks of CESNET-QUIC22 as (flows, is_dns [flow])."""
+    labels = LabelIndex()
+    for block in blocks:
+        labels.add(block.label)
+    label, names = labels.finish()
+    padded = [pad(block.packets, MAX_PACKETS, iat_per_second=1) for block in blocks]
+    size, direction, iat = (np.concatenate(column) for column in zip(*padded, strict=True))
+    dns = np.concatenate([block.facts["is_dns"].to_numpy() for block in blocks])
+    flows = PacketSeries(
+        size, direction, iat, label, class_names=names, name="cesnet_quic", size_layer="payload", source="real"
+    )
+    return flows.check(), dns

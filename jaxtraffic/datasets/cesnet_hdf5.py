@@ -1,4 +1,4 @@
-"""CESNET-QUIC22 as cesnet-datazoo stores it: one PyTables table a day at `/flows/DYYYYMMDD`.
+"""The CESNET sets as cesnet-datazoo stores them: one PyTables table a day at `/flows/DYYYYMMDD`.
 
 Read without cesnet-datazoo (which needs torch). Base dtypes and compression are not documented, so nothing here depends
 on them: values are judged as numbers, and padding is `direction == 0` and nothing else.
@@ -6,66 +6,74 @@ on them: values are judged as numbers, and padding is `direction == 0` and nothi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.cesnet import DNS_PORTS
+from jaxtraffic.datasets.cesnet import DNS_PORTS, day_number, series_of
 from jaxtraffic.datasets.curation import is_dns_name
-from jaxtraffic.datasets.labels import LabelIndex
+from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
+from jaxtraffic.datasets.hdf5_check import survives
 from jaxtraffic.datasets.ppi import FIELDS, MAX_PACKETS
-from jaxtraffic.datasets.ragged import REMEDY, Ragged, check_values, pad
-from jaxtraffic.errors import DataError
+from jaxtraffic.datasets.ragged import REMEDY, Ragged
+from jaxtraffic.datasets.utc_times import epoch_seconds
+from jaxtraffic.errors import DataError, JaxTrafficError
 from jaxtraffic.series import PacketSeries
 
 log = logging.getLogger("jaxtraffic.datasets")
 
-ROWS_PER_CHUNK = 100_000
+ROWS_PER_CHUNK = 20_000
 """Rows of a table held in memory at a time."""
+
+SUBSETS = ("XS", "S", "M", "L")
+"""Sizes that cesnet-datazoo offers beside the whole set, whose file has no suffix."""
+
+EMPTY_TABLES = "day tables without rows"
+"""Rule under which an empty day table is counted as left out."""
 
 _DAY = re.compile(r"D\d{8}")
 _FETCH_AGAIN = "fetch the file again and compare its size with the published one; a download that broke off looks so"
 
 
-def find_files(folder: Path) -> list[Path]:
-    """HDF5 files of CESNET-QUIC22 under a data root, smallest subset first.
+def find_files(folder: Path, title: str = "CESNET-QUIC22") -> list[Path]:
+    """HDF5 files of a set under a folder, smallest subset first.
 
     Args:
-        folder: data root, `cesnet-quic22` itself, or the folder of one size.
+        folder: data root, the folder of the set, or the folder of one size.
+        title: name of the set.
     """
-    found: set[Path] = set()
-    for layout in (".", "*", "cesnet-quic22", "cesnet-quic22/*"):
-        found.update(folder.glob(f"{layout}/CESNET-QUIC22*.h5"))
-    sizes = ["XS", "S", "M", "L"]
+    own = [child for child in folder.iterdir() if child.name.lower() == title.lower()] if folder.is_dir() else []
+    found = {path for place in (folder, *own) for layout in (".", "*") for path in place.glob(f"{layout}/{title}*.h5")}
 
     def order(path: Path) -> tuple[int, str]:
         size = path.stem.rpartition("-")[2]
-        return (sizes.index(size) if size in sizes else len(sizes), str(path))
+        return (SUBSETS.index(size) if size in SUBSETS else len(SUBSETS), str(path))
 
     return sorted(found, key=order)
 
 
-def read_hdf5(path: str | Path, *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
-    """Reads the first `days` day tables of a datazoo file.
+def read(path: Path, options: ReadOptions, title: str = "CESNET-QUIC22", protocol: int = 17) -> Iterator[FlowBlock]:
+    """Reads a datazoo file, day after day, in blocks of rows.
 
     Args:
-        path: a `CESNET-QUIC22-<SIZE>.h5`.
-        days: how many of its tables to read, earliest first; all where there are fewer.
-
-    Returns:
-        The flows, labelled by APP in alphabetical order, and is_dns [flow] bool (by application and category name, and
-        by port where the file has ports).
+        path: such as `CESNET-QUIC22-XS.h5`.
+        options: of the reading.
+        title: name of the set, for messages.
+        protocol: 6 TCP or 17 UDP, where no column says it.
 
     Raises:
+        ConfigError: sizes of the IP layer are asked for.
         DataError: PyTables is not installed, the file is truncated or no HDF5 file, or a row is wrong.
     """
-    path = Path(path)
+    check_layer(options, ("payload",), title)
     try:
         tables = importlib.import_module("tables")
     except ImportError as error:
@@ -74,13 +82,28 @@ def read_hdf5(path: str | Path, *, days: int = 1) -> tuple[PacketSeries, np.ndar
         ) from error
     # the C library would print its own stack of errors beside ours
     tables.silence_hdf5_messages(True)
-    labels = LabelIndex()
-    parts = []
+    if not survives(Path(path).absolute()):
+        raise DataError(
+            path,
+            "not a readable HDF5 file (the HDF5 library crashes on it)",
+            expected="a complete HDF5 file of cesnet-datazoo",
+            remedy=_FETCH_AGAIN,
+        )
     try:
-        with tables.open_file(str(path), mode="r") as file:
-            for table in _day_tables(tables, file, path)[:days]:
-                parts += list(_read_table(table, path, labels))
-    except (tables.HDF5ExtError, OSError) as error:
+        with _without_pickle(tables), tables.open_file(str(path), mode="r") as file:
+            empty = 0
+            days = _day_tables(tables, file, path)
+            for table in days:
+                empty += not table.nrows
+                yield from _read_table(table, path, options, protocol)
+            if empty == len(days):
+                raise DataError(path, "no flows: its day tables are empty", remedy=_FETCH_AGAIN)
+            if empty:
+                log.warning("%s: %d of %d day tables are empty", path, empty, len(days))
+    except JaxTrafficError:
+        raise
+    except Exception as error:
+        # a damaged file makes PyTables raise anything: KeyError, TypeError, UnicodeDecodeError, HDF5ExtError
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise DataError(
             path,
@@ -88,14 +111,22 @@ def read_hdf5(path: str | Path, *, days: int = 1) -> tuple[PacketSeries, np.ndar
             expected="a complete HDF5 file of cesnet-datazoo",
             remedy=_FETCH_AGAIN,
         ) from error
-    if not parts:
-        raise DataError(path, "no flows: its day tables are empty", remedy=_FETCH_AGAIN)
-    label, names = labels.finish()
-    size, direction, iat, is_dns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    flows = PacketSeries(
-        size, direction, iat, label, class_names=names, name="cesnet_quic", size_layer="payload", source="real"
-    )
-    return flows.check(), is_dns
+
+
+@contextlib.contextmanager
+def _without_pickle(tables: Any) -> Iterator[None]:
+    """PyTables unpickles attributes that look pickled, which runs code out of the file; here they stay bytes."""
+    module = importlib.import_module(f"{tables.__name__}.attributeset")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("pickled attributes are not read")
+
+    kept = module.pickle
+    module.pickle = SimpleNamespace(loads=refuse, dumps=kept.dumps, UnpicklingError=kept.UnpicklingError)
+    try:
+        yield
+    finally:
+        module.pickle = kept
 
 
 def _day_tables(tables: Any, file: Any, path: Path) -> list[Any]:
@@ -112,8 +143,8 @@ def _day_tables(tables: Any, file: Any, path: Path) -> list[Any]:
     return sorted(days, key=lambda table: table._v_name)
 
 
-def _read_table(table: Any, path: Path, labels: LabelIndex) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields (size, direction, iat, is_dns) of chunks of a day table."""
+def _read_table(table: Any, path: Path, options: ReadOptions, protocol: int) -> Iterator[FlowBlock]:
+    """Yields the blocks of a day table; one that counts the day as left out where the table has no rows."""
     where = f"{path}:{table._v_pathname}"
     for name in ("PPI", "APP"):
         if name not in table.colnames:
@@ -124,20 +155,64 @@ def _read_table(table: Any, path: Path, labels: LabelIndex) -> Iterator[tuple[np
             where, f"shape {shape}", field="PPI", expected="(3, 30) or (4, 30): times, directions, sizes[, push flags]"
         )
     enums = {name: _enum_names(table, name, where) for name in ("APP", "CATEGORY") if name in table.colnames}
-    for start in range(0, table.nrows, ROWS_PER_CHUNK):
+    day = day_number(table._v_name)
+    for start in range(0, max(table.nrows, 1), ROWS_PER_CHUNK):
         rows = table.read(start, start + ROWS_PER_CHUNK)
         names = {field: _names(rows[field], enum, where, start, field) for field, enum in enums.items()}
-        block = _unpad(rows["PPI"], where, start)
-        check_values(block, where, FIELDS, first_row=start + 1)
-        is_dns = np.zeros(rows.size, bool)
-        for column in names.values():
-            dns = [name for name in column.unique().to_list() if is_dns_name(name)]
-            is_dns |= column.is_in(dns).to_numpy()
-        for field in ("SRC_PORT", "DST_PORT"):
-            if field in table.colnames:
-                is_dns |= np.isin(rows[field], DNS_PORTS)
-        labels.add(names["APP"])
-        yield *pad(block, MAX_PACKETS, iat_per_second=1000), is_dns
+        yield make_block(
+            unpad(rows["PPI"], where, first_row=start + 1),
+            names["APP"],
+            _facts(rows, names, protocol) | {"day": day},
+            options,
+            where,
+            FIELDS,
+            size_layer="payload",
+            first_row=start + 1,
+            iat_per_second=1000,
+            dropped={} if table.nrows else {EMPTY_TABLES: 1},
+        )
+
+
+def _facts(rows: np.ndarray, names: dict[str, pl.Series], protocol: int) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "protocol": protocol,
+        "is_background": names["APP"].str.ends_with("-background"),
+    }
+    if "CATEGORY" in names:
+        facts["category"] = names["CATEGORY"]
+    is_dns = np.zeros(rows.size, bool)
+    for column in names.values():
+        is_dns |= column.is_in([name for name in column.unique().to_list() if is_dns_name(name)]).to_numpy()
+    fields = rows.dtype.names
+    for field, fact in (("SRC_PORT", "client_port"), ("DST_PORT", "server_port"), ("PROTOCOL", "protocol")):
+        if field in fields:
+            facts[fact] = _integers(rows[field])
+    for fact in ("client_port", "server_port"):
+        if fact in facts:
+            is_dns |= facts[fact].is_in(DNS_PORTS).fill_null(False).to_numpy()
+    if "PACKETS" in fields and "PACKETS_REV" in fields:
+        facts["packets"] = _integers(rows["PACKETS"]).cast(pl.Int64) + _integers(rows["PACKETS_REV"]).cast(pl.Int64)
+    if "TIME_FIRST" in fields:
+        facts["start"] = _seconds(rows["TIME_FIRST"])
+    return facts | {"is_dns": is_dns}
+
+
+def _integers(values: np.ndarray) -> pl.Series:
+    """[flow] Int32, null where a value is no whole number from 0 to 2**31 - 1 or where the column is no number."""
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        return pl.Series([None] * len(values), dtype=pl.Int32)
+    valid = (values >= 0) & (values < 2**31) & (values == np.floor(values))
+    return pl.Series(np.where(valid, values, 0).astype(np.int32)).set(~pl.Series(valid), None)
+
+
+def _seconds(values: np.ndarray) -> pl.Series:
+    """[flow] Float64 seconds since 1970 of numbers, or of text; never by way of the machine's own time zone."""
+    if values.ndim == 1 and values.dtype.kind in "iuf":
+        seconds = values.astype(np.float64)
+        return pl.Series(np.where(np.isfinite(seconds), seconds, np.nan)).fill_nan(None)
+    if values.ndim == 1 and values.dtype.kind == "S":
+        return epoch_seconds(pl.Series(np.char.decode(values, "ascii", "replace").tolist(), dtype=pl.String))
+    return pl.Series([None] * len(values), dtype=pl.Float64)
 
 
 def _enum_names(table: Any, field: str, where: str) -> dict[int, str]:
@@ -165,8 +240,12 @@ def _names(codes: np.ndarray, enum: dict[int, str], where: str, start: int, fiel
     return pl.Series(field, codes.astype(np.int64)).replace_strict(enum, return_dtype=pl.String)
 
 
-def _unpad(ppi: np.ndarray, where: str, start: int) -> Ragged:
-    """[flow, channel, 30] into flat values in the order of the flows."""
+def unpad(ppi: np.ndarray, where: str | Path, *, first_row: int = 1) -> Ragged:
+    """Flat values of padded packets, [flow, channel, 30] with channels times, directions, sizes[, push flags].
+
+    Raises:
+        DataError: a packet after the padding.
+    """
     iat, direction, size = ppi[:, 0], ppi[:, 1], ppi[:, 2]
     # NaN counts as a packet, so that the check of values refuses it
     mask = direction != 0
@@ -176,9 +255,23 @@ def _unpad(ppi: np.ndarray, where: str, start: int) -> Ragged:
         raise DataError(
             where,
             "a packet after the padding",
-            row=start + row + 1,
+            row=first_row + row,
             field="PPI",
             expected="direction 0 only after the last packet",
             remedy=REMEDY,
         )
     return Ragged(mask.sum(axis=1, dtype=np.int64), size[mask], direction[mask], iat[mask])
+
+
+def read_hdf5(path: str | Path, *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
+    """The first `days` day tables of a file of CESNET-QUIC22, as (flows, is_dns [flow]); by way of `read`."""
+    blocks: list[FlowBlock] = []
+    seen: set[int | None] = set()
+    for block in read(Path(path), ReadOptions(MAX_PACKETS)):
+        day = block.facts["day"].first() if len(block) else None
+        if len(block) and day not in seen:
+            if len(seen) == days:
+                break
+            seen.add(day)
+        blocks += [block] if len(block) else []
+    return series_of(blocks)

@@ -1,4 +1,4 @@
-"""Large gzipped CSV files, in blocks of whole rows and in bounded memory.
+"""Large CSV files in gzip or xz, in blocks of whole rows and in bounded memory.
 
 The whole stream is decompressed and its checksum compared, so that a truncated or damaged file is refused and never
 read in part.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import lzma
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,29 +25,51 @@ BLOCK_BYTES = 4 << 20
 
 FETCH_AGAIN = "fetch the file again and compare its checksum"
 
+XZ_MEMORY = 256 << 20
+"""Bytes that the decompressor of an xz file may take; `xz -9`, the largest preset, needs 65 MiB."""
+
 _READ_BYTES = 1 << 20
+_GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 
 
 def decompress(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
-    """Yields the decompressed bytes of a gzip file of one or several members, at most `block_bytes` at a time.
+    """Yields the decompressed bytes of a file, at most `block_bytes` at a time.
+
+    Args:
+        path: an xz file where its name ends in `.xz`, else a gzip file; of one or several streams (members), and zero
+            bytes may follow each as filling.
+        block_bytes: largest piece.
 
     Raises:
-        DataError: a file that cannot be opened, is empty, is no gzip file, is damaged or ends early.
+        DataError: a file that cannot be opened, is empty, is not compressed so, is damaged or ends early.
     """
+    is_xz = path.name.lower().endswith(".xz")
+    magic, kind = (_XZ, "an xz") if is_xz else (_GZIP, "a gzip")
     try:
         with path.open("rb") as file:
-            yield from _members(file, path, block_bytes)
+            data = file.read(_READ_BYTES)
+            if not data:
+                raise DataError(path, "empty file (0 bytes)", expected=f"{kind} file", remedy=FETCH_AGAIN)
+            if not data.startswith(magic[: len(data)]):
+                ending = ".csv.xz" if is_xz else ".csv.gz"
+                raise DataError(path, f"not {kind} file", expected=f"a {ending} file", remedy=FETCH_AGAIN)
+            walk = _xz_stream if is_xz else _gzip_member
+            while data:
+                data = yield from walk(file, data, path, block_bytes)
+                # a further stream may follow, and zero bytes are allowed as filling
+                data = data.lstrip(b"\0")
+                while not data and (more := file.read(_READ_BYTES)):
+                    data = more.lstrip(b"\0")
+                if not data.startswith(magic[: len(data)]):
+                    problem = f"damaged {kind.split()[-1]} stream (other bytes after its end)"
+                    raise DataError(path, problem, remedy=FETCH_AGAIN)
     except OSError as error:
         problem = f"cannot be read: {error.strerror or error}"
         raise DataError(path, problem, expected="a readable file", remedy="check the path") from error
 
 
-def _members(file: io.BufferedReader, path: Path, block_bytes: int) -> Iterator[bytes]:
-    data = file.read(_READ_BYTES)
-    if not data:
-        raise DataError(path, "empty file (0 bytes)", expected="a gzip file", remedy=FETCH_AGAIN)
-    if not data.startswith(b"\x1f\x8b"[: len(data)]):
-        raise DataError(path, "not a gzip file", expected="a .csv.gz file", remedy=FETCH_AGAIN)
+def _gzip_member(file: io.BufferedReader, data: bytes, path: Path, block_bytes: int) -> Iterator[bytes]:
+    """Yields the bytes of the gzip member that begins with `data`; returns what was read beyond it."""
     member = zlib.decompressobj(wbits=31)
     while True:
         try:
@@ -55,18 +79,29 @@ def _members(file: io.BufferedReader, path: Path, block_bytes: int) -> Iterator[
         if out:
             yield out
         if member.eof:
-            # a further member may follow, and zero bytes are allowed as filling
-            data = member.unused_data.lstrip(b"\0")
-            while not data:
-                data = file.read(_READ_BYTES)
-                if not data:
-                    return
-                data = data.lstrip(b"\0")
-            member = zlib.decompressobj(wbits=31)
-            continue
+            return member.unused_data
         data = member.unconsumed_tail or file.read(_READ_BYTES)
         if not data and not out:
             raise DataError(path, "truncated: the gzip stream ends early", remedy=FETCH_AGAIN)
+
+
+def _xz_stream(file: io.BufferedReader, data: bytes, path: Path, block_bytes: int) -> Iterator[bytes]:
+    """Yields the bytes of the xz stream that begins with `data`; returns what was read beyond it."""
+    stream = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
+    while True:
+        try:
+            out = stream.decompress(data, block_bytes)
+        except lzma.LZMAError as error:
+            raise DataError(path, f"damaged xz stream ({error})", remedy=FETCH_AGAIN) from error
+        if out:
+            yield out
+        if stream.eof:
+            return stream.unused_data
+        data = b""
+        if stream.needs_input:
+            data = file.read(_READ_BYTES)
+            if not data:
+                raise DataError(path, "truncated: the xz stream ends early", remedy=FETCH_AGAIN)
 
 
 def row_blocks(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
@@ -117,7 +152,7 @@ def read_header(block: bytes, path: Path) -> tuple[list[str], bytes]:
         names = next(csv.reader([block[:end].decode("utf-8-sig")]), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(path, "the header is no line of text", expected="column names", remedy=FETCH_AGAIN) from error
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(path, "column named twice", field=twice[0], expected="each name once", remedy=FETCH_AGAIN)
     return names, block[end:]

@@ -1,6 +1,6 @@
 """Rules that drop flows on purpose; each says what it dropped.
 
-The order is that of `curate`: DNS, short flows, small classes, tier. The defaults are those of the thesis (DNS flows
+The order is that of `curate`: rules on facts (DNS, background, handshake), short flows, small classes, tier. The defaults are those of the thesis (DNS flows
 dropped, classes under 500 flows dropped, tier "50" = the 50 most popular classes); sets of fewer than 100,000 flows use
 200 in place of 500.
 """
@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import polars as pl
 
 from jaxtraffic.datasets.dataset import Rule
+from jaxtraffic.datasets.labelled import LabelledFlows
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.series import PacketSeries
 
@@ -90,14 +91,14 @@ NO_BACKGROUND = Rule("background", "background traffic: flows of no application 
 HANDSHAKE = Rule("handshake", "TCP flows whose handshake was not recorded", with_handshake)
 
 
-def drop_dns(flows: PacketSeries, is_dns: np.ndarray) -> tuple[PacketSeries, Dropped]:
-    """Drops DNS flows, known by the reader from ports or names.
+def apply_rule(flows: PacketSeries, facts: pl.DataFrame, rule: Rule) -> tuple[PacketSeries, Dropped]:
+    """Drops the flows that a rule on facts (one row a flow) does not keep."""
+    return _drop(flows, np.asarray(rule.keep(facts), bool), rule.name, rule.detail)
 
-    Args:
-        flows: n flows.
-        is_dns: [flow] bool.
-    """
-    return _drop(flows, ~is_dns, "dns", "flows to or from a DNS port, or of a DNS application")
+
+def drop_fewer_packets(flows: PacketSeries, packets: np.ndarray, min_packets: int) -> tuple[PacketSeries, Dropped]:
+    """Drops flows with fewer than `min_packets` packets in the whole flow: packets [flow], before any cutting."""
+    return _drop(flows, packets >= min_packets, "min_packets", f"flows with fewer than {min_packets} packet(s)")
 
 
 def drop_short(flows: PacketSeries, min_packets: int) -> tuple[PacketSeries, Dropped]:
@@ -138,19 +139,19 @@ def reindex(flows: PacketSeries) -> PacketSeries:
 
 
 def curate(
-    flows: PacketSeries,
+    table: LabelledFlows,
     *,
-    is_dns: np.ndarray | None = None,
+    rules: Sequence[Rule] = (),
     min_packets: int = 1,
     min_flows: int | None = None,
     tier: str = "all",
-) -> tuple[PacketSeries, list[Dropped]]:
+) -> tuple[LabelledFlows, list[Dropped]]:
     """Applies the rules in order and renumbers the classes.
 
     Args:
-        flows: as read.
-        is_dns: [flow] bool, or None where DNS flows are classes like any other.
-        min_packets: packets a flow needs.
+        table: flows and facts as read.
+        rules: rules on facts, applied first, in their order.
+        min_packets: packets a flow needs; more than the series are long asks the fact "packets".
         min_flows: flows a class needs, counted after the rules before it; None: by the size of the set as read.
         tier: "all" or "50".
 
@@ -162,20 +163,57 @@ def curate(
         ConfigError: unknown tier, impossible min_packets, or rules that leave no flow.
     """
     check_tier(tier)
-    n_read = len(flows)
-    dropped = []
+    n_read = len(table)
     if min_flows is None:
         min_flows = default_min_flows(n_read)
-    if is_dns is not None:
-        flows, count = drop_dns(flows, is_dns)
+    dropped = []
+
+    def judge(flows: PacketSeries) -> PacketSeries:
+        facts = table.facts
+        for rule in rules:
+            flows, count = apply_rule(flows, facts[flows.group], rule)
+            dropped.append(count)
+        if min_packets > flows.length and "packets" in facts.columns:
+            packets = facts["packets"].fill_null(0).to_numpy()[flows.group]
+            flows, count = drop_fewer_packets(flows, packets, min_packets)
+        else:
+            flows, count = drop_short(flows, min_packets)
         dropped.append(count)
-    for rule, value in ((drop_short, min_packets), (drop_small_classes, min_flows), (keep_tier, tier)):
-        flows, count = rule(flows, value)
-        dropped.append(count)
-    if not len(flows):
-        reasons = "; ".join(f"{entry.flows} dropped as {entry.detail}" for entry in dropped if entry.flows)
-        raise ConfigError(f"no flow of {n_read} is left ({reasons}); lower min_packets or min_flows")
-    return reindex(flows), dropped
+        for rule, value in ((drop_small_classes, min_flows), (keep_tier, tier)):
+            flows, count = rule(flows, value)
+            dropped.append(count)
+        if not len(flows):
+            reasons = "; ".join(f"{entry.flows} dropped as {entry.detail}" for entry in dropped if entry.flows)
+            raise ConfigError(
+                f"no flow of {n_read} is left ({reasons}); lower min_packets or min_flows, or load without curation"
+            )
+        return reindex(flows)
+
+    return _select(table, judge), dropped
+
+
+def _select(table: LabelledFlows, choose: Callable[[PacketSeries], PacketSeries]) -> LabelledFlows:
+    """Applies a function that picks flows to the flows of a table, and picks the same facts.
+
+    The flows carry their numbers in place of their groups meanwhile, which says in the end which ones were picked.
+    """
+    flows = table.flows
+    chosen = choose(flows.replace(group=np.arange(len(flows), dtype=np.int32)))
+    index = chosen.group
+    group = None if flows.group is None else flows.group[index]
+    return dataclasses.replace(table, flows=chosen.replace(group=group), facts=table.facts[index])
+
+
+def draw(table: LabelledFlows, max_flows: int, *, seed: int = 0) -> tuple[LabelledFlows, Dropped]:
+    """As `subsample`, with the facts of the flows."""
+    counts: list[Dropped] = []
+
+    def choose(flows: PacketSeries) -> PacketSeries:
+        flows, count = subsample(flows, max_flows, seed=seed)
+        counts.append(count)
+        return flows
+
+    return _select(table, choose), counts[0]
 
 
 def subsample(flows: PacketSeries, max_flows: int, *, seed: int = 0) -> tuple[PacketSeries, Dropped]:

@@ -33,9 +33,11 @@ class Published:
 
     Attributes:
         source: where the figures stand.
-        files: source files (see `Dataset.find`; documents inside archives count where `counts_documents`).
+        files: files that flows come from (the fact "capture"), inside archives or not.
         flows: flows.
         classes: classes, background included.
+        smallest: flows of the smallest class.
+        largest: flows of the largest class.
         flows_per_class: class name -> flows, where published.
         flows_per_partition: partition -> flows, where published.
         complete: False where a part of the set is enough to work with (days of a set of weeks): then fewer flows are
@@ -46,6 +48,8 @@ class Published:
     files: int | None = None
     flows: int | None = None
     classes: int | None = None
+    smallest: int | None = None
+    largest: int | None = None
     flows_per_class: Mapping[str, int] = dataclasses.field(default_factory=dict)
     flows_per_partition: Mapping[str, int] = dataclasses.field(default_factory=dict)
     complete: bool = True
@@ -72,6 +76,11 @@ class Dataset:
         min_flows: flows a class needs; None: 500, or 200 in sets under 100,000 flows (the thesis).
         has_times: False where the set has no times at all: IATs are 0 and mean nothing.
         published: figures to verify against.
+        days: sources that are read where the user does not say, earliest first, for sets organised by day; None: all.
+        stand_in: takes a data root and makes a small simulated set there, for a set whose absence should not stop a
+            first run; gives its folder. None: absence is an error.
+        needs_path: whether the files have no usual place, so that the user has to say where they are.
+        warn: takes the facts of all flows read and logs what a user should know of them.
         simulate: writes about `n_flows` simulated flows in the true layout under a folder: simulate(folder, n_flows,
             seed). None where simulation makes no sense.
     """
@@ -90,4 +99,8 @@ class Dataset:
     min_flows: int | None = None
     has_times: bool = True
     published: Published | None = None
+    days: int | None = None
+    stand_in: Callable[[Path], Path] | None = None
+    needs_path: bool = False
+    warn: Callable[[pl.DataFrame], None] | None = None
     simulate: Callable[[Path, int, int], None] | None = None

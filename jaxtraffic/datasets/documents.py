@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import lzma
 import shutil
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -31,7 +33,12 @@ MAX_BYTES = 64 << 30
 """Decompressed bytes read of one member at most."""
 
 _SPOOL = 64 << 20
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+# what zipfile and tarfile raise on damaged bytes; some of it is meant by nobody
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, struct.error),
+    *(NotImplementedError, RuntimeError, ValueError, TypeError, LookupError, OverflowError, AttributeError),
+    MemoryError,
+)
 
 
 class Document(NamedTuple):
@@ -111,7 +118,8 @@ def _members(
 
 
 def _zip_members(stream: BinaryIO, where: str) -> Iterator[tuple[PurePosixPath, BinaryIO]]:
-    with _named(where), zipfile.ZipFile(stream) as archive:
+    with _named(where):
+        archive = zipfile.ZipFile(stream)  # noqa: SIM115  it holds nothing but the stream, which is closed elsewhere
         infos = sorted((info for info in archive.infolist() if not info.is_dir()), key=lambda info: info.filename)
     for info in infos:
         place = f"{where}!{info.filename}"

@@ -49,6 +49,7 @@ class FlowBlock:
         size_layer: "ip" (IP total length) or "payload" (transport payload): what the sizes of this block are.
         dropped: rule -> number of what the reader left out on purpose since the block before (rows, packets or flows:
             the name of the rule says which, as in "packets without payload"). It may come with a block of no flows.
+        source: "real", or "simulated" where the file itself says so.
     """
 
     packets: Ragged
@@ -56,6 +57,7 @@ class FlowBlock:
     facts: pl.DataFrame
     size_layer: str
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    source: str = "real"
 
     def __len__(self) -> int:
         """Number of flows."""
@@ -91,6 +93,7 @@ def make_block(
     first_row: int = 1,
     iat_per_second: float = 1.0,
     dropped: dict[str, int] | None = None,
+    source: str = "real",
 ) -> FlowBlock:
     """Judges raw flows and brings them into the form of a block: how every reader ends.
 
@@ -109,6 +112,7 @@ def make_block(
         first_row: 1-based number of the first flow of the block in its file.
         iat_per_second: units of `packets.iat` in a second, 1000 for milliseconds.
         dropped: what the reader left out.
+        source: "real", or "simulated" where the file itself says so.
 
     Raises:
         DataError: a value that no packet can have.
@@ -118,14 +122,16 @@ def make_block(
     iat = packets.iat.astype(np.float64) / iat_per_second
     first = starts_of(packets.counts)[packets.counts > 0]
     iat[first] = 0.0
-    packets = dataclasses.replace(packets, iat=iat)
+    packets = Ragged(packets.counts, packets.size.astype(np.int16), packets.direction.astype(np.int8), iat)
     if options.payload_only:
         packets, n_empty = without_empty(packets)
         if n_empty:
             dropped["packets without payload"] = dropped.get("packets without payload", 0) + n_empty
     facts = {"packets": packets.counts} | facts
     frame = facts_frame(facts, packets.counts.size)
-    return FlowBlock(cut(packets, options.length), label.cast(pl.String).rename("label"), frame, size_layer, dropped)
+    return FlowBlock(
+        cut(packets, options.length), label.cast(pl.String).rename("label"), frame, size_layer, dropped, source
+    )
 
 
 def check_layer(options: ReadOptions, known: tuple[str, ...], title: str) -> str:

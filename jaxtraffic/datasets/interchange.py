@@ -7,13 +7,17 @@ the key `jaxtraffic` of the file's metadata.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from jaxtraffic.datasets.flow_block import FACTS
+from jaxtraffic.datasets.labelled import LabelledFlows
 from jaxtraffic.datasets.labels import LabelIndex
 from jaxtraffic.datasets.ragged import REMEDY, Fields, Ragged, check_values, pad
 from jaxtraffic.datasets.roots import replacing
@@ -26,14 +30,20 @@ FORMAT = 1
 DEFAULT_LENGTH = 30
 """Packet positions where a file does not state its own."""
 
-_KEY = "jaxtraffic"
-_OURS = Fields(size="size", direction="direction", iat="iat", iat_unit="seconds")
+KEY = "jaxtraffic"
+"""Key of our metadata in a parquet file."""
+
+_COUNT = "packets kept"
+OURS = Fields(size="size", direction="direction", iat="iat", iat_unit="seconds")
 _THEIRS = Fields(size="pkts_size", direction="pkts_dir", iat="pkts_iat", iat_unit="seconds")
 _COLUMNS = "size, direction and label, or pkts_size, pkts_dir and app"
+_EXPECTED = "a parquet file of flows"
 _FETCH_AGAIN = "write or fetch the file again"
 
 
-def write_parquet(flows: PacketSeries, path: str | Path, *, iat: bool = True) -> None:
+def write_parquet(
+    flows: PacketSeries, path: str | Path, *, iat: bool = True, facts: pl.DataFrame | None = None
+) -> None:
     """Writes flows to one parquet file, which `read_parquet` gives back exactly.
 
     The file is complete or not there: it is written beside its place and then renamed.
@@ -42,6 +52,7 @@ def write_parquet(flows: PacketSeries, path: str | Path, *, iat: bool = True) ->
         flows: checked flows.
         path: the file; its folder is made where needed.
         iat: False leaves inter-arrival times out, for flows that have none (they read back as 0).
+        facts: one row a flow, columns out of `flow_block.FACTS`, written beside the packets.
 
     Raises:
         DataError: the file cannot be written.
@@ -56,10 +67,12 @@ def write_parquet(flows: PacketSeries, path: str | Path, *, iat: bool = True) ->
                 dict(enumerate(flows.class_names)), return_dtype=pl.String
             ),
             **({} if flows.group is None else {"group": np.asarray(flows.group)}),
-            "packets": np.asarray(flows.n_packets),
+            _COUNT: np.asarray(flows.n_packets),
         }
     )
-    lists = [pl.col(name).arr.to_list().list.head(pl.col("packets")) for name in columns]
+    lists = [pl.col(name).arr.to_list().list.head(pl.col(_COUNT)) for name in columns]
+    if facts is not None:
+        frame = frame.hstack(facts.select(name for name in FACTS if name in facts.columns))
     metadata = {
         "format": FORMAT,
         "name": flows.name,
@@ -71,7 +84,7 @@ def write_parquet(flows: PacketSeries, path: str | Path, *, iat: bool = True) ->
     path = Path(path)
     try:
         with replacing(path) as temporary:
-            frame.with_columns(lists).drop("packets").write_parquet(temporary, metadata={_KEY: json.dumps(metadata)})
+            frame.with_columns(lists).drop(_COUNT).write_parquet(temporary, metadata={KEY: json.dumps(metadata)})
     except OSError as error:
         raise DataError(path, f"cannot be written: {error.strerror or error}", remedy="choose another path") from error
 
@@ -94,20 +107,27 @@ def read_parquet(path: str | Path, *, group: str | None = None, length: int | No
         DataError: not a complete parquet file, missing columns, no rows, or a row that is no flow.
         ConfigError: length below 1.
     """
+    return read_labelled(path, group=group, length=length).flows
+
+
+def read_labelled(
+    path: str | Path, *, group: str | None = None, length: int | None = None, allow_empty: bool = False
+) -> LabelledFlows:
+    """As `read_parquet`, with the facts that a file of ours holds; `allow_empty` lets one without rows pass."""
     path = Path(path)
     if length is not None and length < 1:
         raise ConfigError(f"length must be at least 1, got {length}")
     frame, metadata = _read_file(path)
-    fields = _OURS if _OURS.size in frame.columns else _THEIRS
+    fields = OURS if OURS.size in frame.columns else _THEIRS
     for name in (fields.size, fields.direction):
         _require(frame, name, path)
-    if not frame.height:
+    if not frame.height and not allow_empty:
         raise DataError(path, "no rows", expected="one row for each flow", remedy=_FETCH_AGAIN)
-    block = _ragged(frame, fields, path)
+    block = ragged_lists(frame, fields, path)
     check_values(block, path, fields)
     label, class_names = _labels(frame, fields, metadata, path)
     size, direction, iat = pad(block, length or metadata.get("length", DEFAULT_LENGTH), iat_per_second=1)
-    return PacketSeries(
+    flows = PacketSeries(
         size,
         direction,
         iat,
@@ -118,10 +138,23 @@ def read_parquet(path: str | Path, *, group: str | None = None, length: int | No
         size_layer=metadata.get("size_layer", "ip"),
         source=metadata.get("source", "real"),
     ).check()
+    known = [name for name in FACTS if metadata and frame.schema.get(name) == FACTS[name]]
+    return LabelledFlows(flows, frame.select(known) if known else pl.DataFrame({"packets": block.counts}))
 
 
 def _read_file(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    expected = "a parquet file of flows"
+    metadata = parquet_metadata(path)
+    with parquet_errors(path):
+        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+    return frame, own_metadata(metadata, path)
+
+
+def parquet_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a parquet file that begins and ends as one.
+
+    Raises:
+        DataError: a file that cannot be opened, is empty, is no parquet file, is truncated or damaged.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -130,34 +163,44 @@ def _read_file(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
             tail = file.read()
     except OSError as error:
         raise DataError(
-            path, f"cannot be read: {error.strerror or error}", expected=expected, remedy="check the path"
+            path, f"cannot be read: {error.strerror or error}", expected=_EXPECTED, remedy="check the path"
         ) from error
     if not head:
-        raise DataError(path, "empty file (0 bytes)", expected=expected, remedy=_FETCH_AGAIN)
+        raise DataError(path, "empty file (0 bytes)", expected=_EXPECTED, remedy=_FETCH_AGAIN)
     if head != b"PAR1":
-        raise DataError(path, "not a parquet file", expected=expected, remedy="check the path")
+        raise DataError(path, "not a parquet file", expected=_EXPECTED, remedy="check the path")
     if tail != b"PAR1":
-        raise DataError(path, "truncated parquet file", expected=expected, remedy=_FETCH_AGAIN)
+        raise DataError(path, "truncated parquet file", expected=_EXPECTED, remedy=_FETCH_AGAIN)
+    with parquet_errors(path):
+        return pl.read_parquet_metadata(path)
+
+
+@contextlib.contextmanager
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Damage that polars meets in a parquet file as an error of ours that names the file."""
     try:
-        metadata = pl.read_parquet_metadata(path)
-        frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+        yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(path, f"damaged parquet file ({reason})", expected=expected, remedy=_FETCH_AGAIN) from error
-    return frame, _own_metadata(metadata, path)
+        raise DataError(path, f"damaged parquet file ({reason})", expected=_EXPECTED, remedy=_FETCH_AGAIN) from error
 
 
-def _own_metadata(metadata: dict[str, str], path: Path) -> dict[str, Any]:
-    if _KEY not in metadata:
+def own_metadata(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """Our metadata out of those of a parquet file, {} where there are none.
+
+    Raises:
+        DataError: metadata under our key that we did not write, or of another version.
+    """
+    if KEY not in metadata:
         return {}
-    field = f"metadata {_KEY}"
+    field = f"metadata {KEY}"
     kinds = {"name": str, "size_layer": str, "source": str, "length": int, "class_names": list}
     try:
-        own = json.loads(metadata[_KEY])
+        own = json.loads(metadata[KEY])
         known = own["format"] == FORMAT
         right = all(isinstance(own[key], kind) for key, kind in kinds.items()) and own["length"] > 0
         right &= own["size_layer"] in ("ip", "payload") and own["source"] in ("real", "simulated")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(path, "not the JSON we write", field=field, remedy=_FETCH_AGAIN) from error
     if not known:
         raise DataError(
@@ -177,9 +220,20 @@ def _require(frame: pl.DataFrame, name: str, path: Path) -> pl.Series:
     return frame[name]
 
 
-def _ragged(frame: pl.DataFrame, fields: Fields, path: Path) -> Ragged:
+def ragged_lists(frame: pl.DataFrame, fields: Fields, path: Path, *, first_row: int = 1) -> Ragged:
+    """Lists of three columns as flat values; IATs are 0 where the frame has no column for them.
+
+    Args:
+        frame: one row a flow, with the columns that `fields` names (the one of IATs may be missing).
+        fields: names of the columns.
+        path: file, for messages.
+        first_row: 1-based number of the first row of the frame in its file.
+
+    Raises:
+        DataError: a column that holds no lists of numbers, nulls, or lists of different lengths in a row.
+    """
     lists = {
-        name: _list_column(frame[name], path, floats=name == fields.iat)
+        name: list_column(frame[name], path, floats=name == fields.iat, first_row=first_row)
         for name in (fields.size, fields.direction, fields.iat)
         if name in frame.columns
     }
@@ -192,7 +246,7 @@ def _ragged(frame: pl.DataFrame, fields: Fields, path: Path) -> Ragged:
             raise DataError(
                 path,
                 f"{lengths[row]} values, but {fields.size} has {counts[row]}",
-                row=row + 1,
+                row=first_row + row,
                 field=name,
                 expected="lists of one length in a row",
                 remedy=REMEDY,
@@ -203,24 +257,25 @@ def _ragged(frame: pl.DataFrame, fields: Fields, path: Path) -> Ragged:
     return Ragged(counts, size, flat[fields.direction], flat.get(fields.iat, np.zeros(size.size, np.float32)))
 
 
-def _list_column(column: pl.Series, path: Path, *, floats: bool) -> pl.Series:
-    """The column as lists of numbers without nulls, or DataError."""
+def list_column(column: pl.Series, path: Path, *, floats: bool, first_row: int = 1) -> pl.Series:
+    """The column as lists of numbers (integers only unless `floats`) without nulls, or DataError."""
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
     if inner is None or not (inner.is_integer() or (floats and inner.is_float())):
         expected = f"a list of {'numbers' if floats else 'integers'} in each row"
         raise DataError(path, f"column of {column.dtype}", field=column.name, expected=expected, remedy=_FETCH_AGAIN)
-    _refuse_rows(column.is_null(), "null", column.name, "a list", path)
+    refuse_rows(column.is_null(), "null", column.name, "a list", path, first_row=first_row)
     holes = column.list.eval(pl.element().is_null()).list.any()
-    _refuse_rows(holes, "null in the list", column.name, "a number", path)
+    refuse_rows(holes, "null in the list", column.name, "a number", path, first_row=first_row)
     return column
 
 
-def _refuse_rows(wrong: pl.Series, problem: str, field: str, expected: str, path: Path) -> None:
+def refuse_rows(wrong: pl.Series, problem: str, field: str, expected: str, path: Path, *, first_row: int = 1) -> None:
+    """Raises DataError for the first row where `wrong` [row] is True."""
     if wrong.any():
         row = int(np.argmax(wrong.fill_null(False).to_numpy()))
-        raise DataError(path, problem, row=row + 1, field=field, expected=expected, remedy=REMEDY)
+        raise DataError(path, problem, row=first_row + row, field=field, expected=expected, remedy=REMEDY)
 
 
 def _labels(
@@ -228,7 +283,7 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """[flow] int32 labels and class names."""
     column = _require(frame, "app" if fields is _THEIRS else "label", path)
-    _refuse_rows(column.is_null(), "null", column.name, "a class in every row", path)
+    refuse_rows(column.is_null(), "null", column.name, "a class in every row", path)
     if column.dtype.is_integer():
         return _indexed_labels(frame, column.cast(pl.Int64), metadata, path)
     if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
@@ -246,10 +301,10 @@ def _indexed_labels(
     names: dict[int, str] = dict(enumerate(metadata.get("class_names", [])))
     if "class_name" in frame.columns:
         column = frame["class_name"].cast(pl.String)
-        _refuse_rows(column.is_null(), "null", "class_name", "a class in every row", path)
+        refuse_rows(column.is_null(), "null", "class_name", "a class in every row", path)
         for number, name in zip(*_first_pairs(index, column), strict=True):
             names.setdefault(number, name)
-        _refuse_rows(
+        refuse_rows(
             column != index.replace_strict(names, default=None, return_dtype=pl.String),
             "label and class_name disagree",
             "class_name",
@@ -258,7 +313,7 @@ def _indexed_labels(
         )
     elif not names:
         _require(frame, "class_name", path)
-    _refuse_rows(~index.is_in(list(names)), "label without a class name", "label", f"one of {len(names)} labels", path)
+    refuse_rows(~index.is_in(list(names)), "label without a class name", "label", f"one of {len(names)} labels", path)
     # without metadata a file may lack classes between others: the numbers close up, in their old order
     order = {number: position for position, number in enumerate(sorted(names))}
     label = index.replace_strict(order, return_dtype=pl.Int32).to_numpy()
@@ -274,7 +329,7 @@ def _groups(frame: pl.DataFrame, name: str | None, metadata: dict[str, Any], pat
     if name is None:
         if not metadata or "group" not in frame.columns:
             return None
-        _refuse_rows(frame["group"].is_null(), "null", "group", "a number", path)
+        refuse_rows(frame["group"].is_null(), "null", "group", "a number", path)
         return frame["group"].cast(pl.Int32).to_numpy()
     if name not in frame.columns:
         raise DataError(
@@ -284,5 +339,5 @@ def _groups(frame: pl.DataFrame, name: str | None, metadata: dict[str, Any], pat
             expected=f"a column to group by; found {', '.join(frame.columns)}",
             remedy="name another column, or none",
         )
-    _refuse_rows(frame[name].is_null(), "null", name, "a group in every row", path)
+    refuse_rows(frame[name].is_null(), "null", name, "a group in every row", path)
     return frame[name].rank("dense").cast(pl.Int32).to_numpy() - 1

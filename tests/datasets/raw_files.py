@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,21 @@ FIXTURE_ROW = (
     '"[0, 0, 1, 0, 0, 0, 0, 1]","[0, 0, 1, 0, 0, 0, 0, 2]","[0, 1, 0, 0, 0, 0, 0, 0]","[2, 0, 0, 0, 0, 0, 0, 0]",'
     "youtube,Streaming media,1,0,0"
 )
+YEAR22_HEADER = (
+    "ID,SRC_IP,DST_IP,DST_ASN,DST_PORT,PROTOCOL,TLS_SNI,TLS_JA3,TIME_FIRST,TIME_LAST,DURATION,BYTES,BYTES_REV,PACKETS,"
+    "PACKETS_REV,PPI_LEN,PPI_DURATION,PPI_ROUNDTRIPS,APP,CATEGORY,FLAG_CWR,FLAG_CWR_REV,FLAG_ECE,FLAG_ECE_REV,FLAG_URG,"
+    "FLAG_URG_REV,FLAG_ACK,FLAG_ACK_REV,FLAG_PSH,FLAG_PSH_REV,FLAG_RST,FLAG_RST_REV,FLAG_SYN,FLAG_SYN_REV,FLAG_FIN,"
+    "FLAG_FIN_REV,FLOW_ENDREASON_IDLE,FLOW_ENDREASON_ACTIVE,FLOW_ENDREASON_END,FLOW_ENDREASON_OTHER,PPI,"
+    "PHIST_SRC_SIZES,PHIST_DST_SIZES,PHIST_SRC_IPT,PHIST_DST_IPT"
+)
+YEAR22_ROW = (
+    "7,10.0.0.1,192.0.2.7,64500,443,6,www.example,0123456789abcdef0123456789abcdef,2022-05-07T22:30:00,"
+    "2022-05-07T22:30:01.5,1.5,663,51,7,6,4,0.019,2,outlook,Mail,0,0,0,0,0,0,1,1,1,1,0,0,1,1,1,1,0,0,1,0,"
+    '"[[0, 1, 18, 0], [1, -1, 1, 1], [517, 146, 51, 0], [1, 1, 1, 0]]","[0, 0, 1, 0, 0, 0, 1, 0]",'
+    '"[0, 0, 0, 0, 1, 0, 0, 0]","[0, 1, 0, 0, 0, 0, 0, 0]","[1, 0, 0, 0, 0, 0, 0, 0]"'
+)
+"""A row of CESNET-TLS-Year22; its last packet has size 0, time 0 and push flag 0, and counts all the same."""
+
 GOOD_PPI = "[[0, 5], [1, -1], [1200, 40]]"
 
 
@@ -55,6 +71,15 @@ def write_day(folder, rows=None, *, text=None, data=None, day="20221031", column
     return path
 
 
+def write_xz_day(folder, text, *, day="20220508", week="18", data=None):
+    """Writes a day file of CESNET-TLS-Year22 from text or raw (compressed) bytes; returns its path."""
+    place = Path(folder) / "CESNET-TLS-Year22" / f"WEEK-2022-{week}" / f"{day[:4]}-{day[4:6]}-{day[6:]}"
+    place.mkdir(parents=True, exist_ok=True)
+    path = place / f"flows-{day}.csv.xz"
+    path.write_bytes(lzma.compress(text.encode()) if data is None else data)
+    return path
+
+
 def random_ppi(rng, n):
     """PPI text of a flow of n packets."""
     times = np.r_[0, rng.integers(0, 300_000, n - 1)].tolist()
@@ -74,9 +99,24 @@ def reference_arrays(cells, length=30):
     return size, direction, iat
 
 
-def write_hdf5(path, days, *, channels=3, apps=("alpha", "beta", "quad-dns"), ppi_kind="int16", codes=None, drop=()):
-    """Writes a datazoo-like file: `days` maps a table name to (ppi [flow, 3, 30], app codes [flow])."""
+def write_hdf5(
+    path,
+    days,
+    *,
+    channels=3,
+    apps=("alpha", "beta", "quad-dns"),
+    ppi_kind="int16",
+    codes=None,
+    drop=(),
+    more=None,
+):
+    """Writes a datazoo-like file: `days` maps a table name to (ppi [flow, 3, 30], app codes [flow]).
+
+    `more` maps further columns to (PyTables column, values of every table).
+    """
     import tables
+
+    more = more or {}
 
     codes = codes or {name: 10 * index + 3 for index, name in enumerate(apps)}
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -93,13 +133,16 @@ def write_hdf5(path, days, *, channels=3, apps=("alpha", "beta", "quad-dns"), pp
                 "PPI_LEN": tables.UInt8Col(pos=4),
                 "QUIC_SNI": tables.StringCol(16, pos=5),
             }
-            table = file.create_table(group, name, {k: v for k, v in columns.items() if k not in drop})
+            columns = {k: v for k, v in columns.items() if k not in drop} | {k: v for k, (v, _) in more.items()}
+            table = file.create_table(group, name, columns)
             rows = np.zeros(len(labels), table.dtype)
             if "PPI" in rows.dtype.names:
                 rows["PPI"][:, :3] = ppi
             if "APP" in rows.dtype.names:
                 rows["APP"] = labels
             rows["CATEGORY"] = 4
+            for field, (_, values) in more.items():
+                rows[field] = values
             table.append(rows)
     return Path(path)
 

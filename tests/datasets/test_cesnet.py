@@ -1,13 +1,17 @@
 """The day files of CESNET-QUIC22: values against a plain loop, and every refusal."""
 
+import datetime
 import gzip
 import json
 import logging
 
 import numpy as np
+import polars as pl
 import pytest
 
 from jaxtraffic.datasets import cesnet, csv_blocks
+from jaxtraffic.datasets.flow_block import FACTS, ReadOptions
+from jaxtraffic.datasets.utc_times import epoch_seconds
 from jaxtraffic.errors import DataError
 from tests.datasets.raw_files import (
     FIXTURE_HEADER,
@@ -279,3 +283,122 @@ def test_day_files_are_found_from_every_level(tmp_path, place):
 def test_a_flow_without_packets_is_read_as_padding(tmp_path):
     flows, _ = cesnet.read_day(write_day(tmp_path, [row("[[], [], []]"), row()]))
     assert flows.n_packets.tolist() == [0, 2]
+
+
+def facts_of(path):
+    [block] = cesnet.read(path, ReadOptions())
+    return block.facts
+
+
+def utc(*parts):
+    return datetime.datetime(*parts, tzinfo=datetime.UTC).timestamp()
+
+
+def test_facts_of_the_fixture_row(tmp_path):
+    facts = facts_of(write_day(tmp_path, text=f"{FIXTURE_HEADER}\n{FIXTURE_ROW}\n"))
+    assert facts.schema == {name: FACTS[name] for name in facts.columns}
+    assert facts.to_dicts() == [
+        {
+            "packets": 5,
+            "client_port": 50123,
+            "server_port": 443,
+            "protocol": 17,
+            "is_background": False,
+            "category": "Streaming media",
+            "start": pytest.approx(utc(2022, 10, 31, 10, 0, 0, 1), abs=1e-7),
+            "day": 19296,
+            "is_dns": False,
+        }
+    ]
+
+
+def test_facts_that_cannot_be_understood_are_null_and_refuse_nothing(tmp_path):
+    rows = [
+        row(TIME_FIRST="2022-10-31T10-00-00.000001", PACKETS="40", PACKETS_REV="2", app="google-background"),
+        row(TIME_FIRST="", PACKETS="", PROTOCOL="udp", CATEGORY=""),
+        row(TIME_FIRST="yesterday", PACKETS="-5", PROTOCOL="17"),
+        row(TIME_FIRST="2022-10-31T10:00:00.000001", PACKETS="99999999999999999999"),
+    ]
+    facts = facts_of(write_day(tmp_path, rows))
+    assert facts["start"].to_list() == [utc(2022, 10, 31, 10, 0, 0, 1), None, None, utc(2022, 10, 31, 10, 0, 0, 1)]
+    assert facts["packets"].to_list() == [42, None, None, None]
+    assert facts["protocol"].to_list() == [17, None, 17, 17]
+    assert facts["category"].to_list()[1] is None
+    assert facts["is_background"].to_list() == [True, False, False, False]
+    path = write_day(tmp_path, [row()], columns=["APP", "PPI"])
+    assert facts_of(path.rename(path.with_name("mine.csv.gz")))["day"].to_list() == [None]
+
+
+@pytest.mark.parametrize("port", ["65536", "-1", "443.5"])
+def test_a_port_that_is_none_is_refused(tmp_path, port):
+    with pytest.raises(DataError, match=r"row 2, field DST_PORT: .*expected a whole number from 0 to 65535"):
+        cesnet.read_day(write_day(tmp_path, [row(), row(DST_PORT=port)]))
+
+
+TIMES = [
+    "2022-10-31T10:00:00.000001",
+    "2022-10-31T10-00-00.000001",
+    "2021-12-31T22:00:00",
+    "2020-02-29T23:59:59.999999",
+    "2024-12-31T00:00:00.5",
+]
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("text", TIMES)
+def test_times_equal_those_of_the_standard_library(n, text):
+    iso = text[:11] + text[11:].replace("-", ":")
+    expected = datetime.datetime.fromisoformat(iso).replace(tzinfo=datetime.UTC).timestamp()
+    np.testing.assert_allclose(epoch_seconds(pl.Series([text] * n)), expected, rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_times_in_a_mixture_of_spellings(first):
+    texts = TIMES[first:] + [None, "", "rubbish", "2022-10-31T25:00:00.000001", "2022-02-30T10:00:00.000001"]
+    seconds = epoch_seconds(pl.Series(texts)).to_list()
+    assert seconds[: len(TIMES) - first] == [epoch_seconds(pl.Series([text]))[0] for text in TIMES[first:]]
+    assert seconds[len(TIMES) - first :] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "2022-13-31T10:00:00.000001",
+        "2022-11-31T10:00:00.000001",
+        "2022-10-31T24:00:00.000001",
+        "2022-10-31T10:60:00.000001",
+        "2022-10-31T10:00:00.00000x",
+        "2022-10-3\u00e4T10:00:00.00000",
+        "2022-10-00T10:00:00.000001",
+    ],
+)
+def test_times_that_are_none_are_null_among_good_ones(wrong):
+    good = TIMES[0]
+    assert [value is None for value in epoch_seconds(pl.Series([good, wrong, good]))] == [False, True, False]
+    assert epoch_seconds(pl.Series([wrong])).to_list() == [None]
+    assert epoch_seconds(pl.Series([], dtype=pl.String)).to_list() == []
+
+
+def test_trap_7_a_day_without_a_byte_is_counted_and_said(tmp_path, caplog):
+    path = write_day(tmp_path, text="")
+    [block] = cesnet.read(path, ReadOptions())
+    assert (len(block), block.dropped, block.size_layer) == (0, {"day files without a byte": 1}, "payload")
+    assert "zero bytes after decompression" in caplog.text
+    with pytest.raises(DataError, match="no flows: zero bytes"):
+        cesnet.read_day(path)
+
+
+def test_blocks_are_bounded_and_stopping_early_is_possible(tmp_path, monkeypatch):
+    read = csv_blocks.row_blocks
+    monkeypatch.setattr(csv_blocks, "row_blocks", lambda path: read(path, block_bytes=5_000))
+    path = write_day(tmp_path, [row() for _ in range(200)])
+    blocks = cesnet.read(path, ReadOptions())
+    first = next(blocks)
+    assert 0 < len(first) < 40
+    blocks.close()
+    assert sum(map(len, cesnet.read(path, ReadOptions()))) == 200
+
+
+def test_a_header_of_very_many_names_is_refused_at_once(tmp_path):
+    with pytest.raises(DataError, match="column named twice"):
+        cesnet.read_day(write_day(tmp_path, text="," * 100_000 + "\n"))

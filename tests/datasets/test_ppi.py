@@ -63,3 +63,36 @@ def test_no_cells_give_no_packets():
     block = ppi.parse_ppi(pl.Series([], dtype=pl.String), "f")
     assert block.counts.size == block.size.size == 0
     assert np.issubdtype(block.counts.dtype, np.integer)
+
+
+PUSHED = "[[0, 5], [1, -1], [7, 40], [1, 0]]"
+
+
+@pytest.mark.parametrize("spelling", [PUSHED, PUSHED.replace(" ", ""), PUSHED.replace("40", "4e1")])
+@pytest.mark.parametrize("lists", [(4,), (3, 4)])
+def test_a_fourth_list_is_counted_and_not_kept(spelling, lists):
+    block = ppi.parse_ppi(pl.Series([spelling, spelling]), "f", lists=lists)
+    assert block.counts.tolist() == [2, 2]
+    assert block.size.tolist() == [7, 40] * 2
+    assert (ppi._parse_common(pl.Series([spelling]), lists) is None) == ("e" in spelling)
+
+
+def test_cells_of_three_and_of_four_lists_where_both_may_be():
+    cells = ["[[0, 5], [1, -1], [7, 40]]", PUSHED]
+    for order in (cells, cells[::-1]):
+        assert ppi.parse_ppi(pl.Series(order), "f", lists=(3, 4)).size.tolist() == [7, 40] * 2
+
+
+@pytest.mark.parametrize(
+    ("cells", "lists", "words"),
+    [
+        ([PUSHED], (3,), "row 1, .*4 lists; expected three lists"),
+        (["[[0], [1], [7]]"], (4,), "row 1, .*3 lists; expected four lists"),
+        ([PUSHED, "[[0, 5], [1, -1], [7, 40], [1]]"], (4,), "row 2, .*unequal length"),
+        ([PUSHED, "[[0, 5], [1, -1], [7, 40], [1, 0, 1]]", "[[0, 5], [1, -1], [7, 40], [1]]"], (3, 4), "row 2"),
+        (["[[0], [1]]"], (3, 4), "2 lists; expected three or four"),
+    ],
+)
+def test_other_numbers_and_lengths_of_lists_are_refused(cells, lists, words):
+    with pytest.raises(DataError, match=words):
+        ppi.parse_ppi(pl.Series(cells), "f", lists=lists)

@@ -39,6 +39,8 @@ def simulate(folder: Path, n_flows: int, seed: int) -> None:
     """
     for number, (partition, size) in enumerate(zip(PARTITIONS, largest_remainder(_SHARES, n_flows), strict=True)):
         size = int(size)
+        if not size:
+            continue
         with contextlib.ExitStack() as stack:
             shapes = {"x": ((size, LENGTH), "<f4"), "y": ((size,), "<i8")}
             files = {}

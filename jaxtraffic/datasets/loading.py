@@ -1,0 +1,221 @@
+"""From the name of a data set to curated flows."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxtraffic.datasets.catalogue import DATASETS, describe, stand_in_notice
+from jaxtraffic.datasets.conversion import converted_sources, is_converted, read_converted
+from jaxtraffic.datasets.curation import Dropped, check_tier, curate, draw
+from jaxtraffic.datasets.dataset import Dataset
+from jaxtraffic.datasets.flow_block import ReadOptions
+from jaxtraffic.datasets.labelled import LabelledFlows, grouped_by_capture, merge
+from jaxtraffic.datasets.parquet_set import PARQUET, read_place
+from jaxtraffic.datasets.reading import read_sources
+from jaxtraffic.datasets.roots import data_root as resolve_root
+from jaxtraffic.datasets.simulated.marker import is_simulated
+from jaxtraffic.errors import ConfigError, DataError
+from jaxtraffic.series import PacketSeries
+
+log = logging.getLogger("jaxtraffic.datasets")
+
+
+def load(name: str, **options: Any) -> PacketSeries:
+    """Loads a data set, curated: see `load_labelled`, which also gives facts and what was dropped."""
+    return load_labelled(name, **options)[0].flows
+
+
+def load_with_counts(name: str, **options: Any) -> tuple[PacketSeries, list[Dropped]]:
+    """Loads a data set, curated, with what was dropped: see `load_labelled`."""
+    table, dropped = load_labelled(name, **options)
+    return table.flows, dropped
+
+
+def load_labelled(
+    name: str,
+    *,
+    data_root: str | Path | None = None,
+    path: str | Path | None = None,
+    tier: str = "all",
+    max_flows: int | None = None,
+    seed: int = 0,
+    group: str | None = None,
+    real: bool = False,
+    curated: bool = True,
+    min_packets: int | None = None,
+    min_flows: int | None = None,
+    days: int | None = None,
+    length: int | None = None,
+    size_layer: str | None = None,
+    workers: int | None = None,
+    reader: Mapping[str, Any] | None = None,
+) -> tuple[LabelledFlows, list[Dropped]]:
+    """Loads a data set, curated, with the facts of its flows and what each rule of curation dropped.
+
+    The files are looked for below the data root, or at `path`, which may also be a folder that `convert` made. Where
+    "cesnet_quic" is not there and `real` is False, a simulated stand-in is made in the data root and the flows say
+    source "simulated". A name that is no data set but that of a parquet file in the data root means that file.
+
+    Args:
+        name: a key of `DATASETS`.
+        data_root: folder of the data sets; None: $JAXTRAFFIC_DATA, else the user's cache folder.
+        path: a file or folder to read in place of the usual ones; needed by formats without a usual place.
+        tier: "all", or "50" for the 50 most popular classes.
+        max_flows: a stratified draw of so many flows after curation; None: all.
+        seed: of that draw (a stand-in is the same for every seed).
+        group: "parquet": column whose values say which flows belong together, so that folds keep them on one side.
+            Other sets are grouped by capture where they have captures.
+        real: refuse simulated files.
+        curated: False applies no rule of curation: every flow and packet of the files, but for flows without packets.
+        min_packets: packets a flow needs; None: as the data set says.
+        min_flows: flows a class needs; None: as the data set says.
+        days: sets organised by day: days to read, earliest first; None: as the data set says.
+        length: packet positions; None: as the data set says.
+        size_layer: "ip" or "payload", for sets that know both; None: as the data set says.
+        workers: processes that read; None: one for each core where it pays.
+        reader: further keyword arguments of the reader, such as `idle_timeout` for captures.
+
+    Returns:
+        Flows whose classes are ordered by popularity, ties by name, with their facts; and one entry for each rule
+        applied, after what the reader left out.
+
+    Raises:
+        ConfigError: an unknown name or tier, an option that does not fit, or rules that leave no flow.
+        DataError: files that are not there or cannot be read whole and right.
+    """
+    check_tier(tier)
+    for option, value in (
+        *(("max_flows", max_flows), ("min_packets", min_packets), ("min_flows", min_flows)),
+        *(("days", days), ("length", length)),
+    ):
+        if value is not None and value < 1:
+            raise ConfigError(f"{option} must be at least 1, got {value}")
+    if not curated and (min_packets, min_flows, tier) != (None, None, "all"):
+        raise ConfigError("min_packets, min_flows and tier are rules of curation; leave them out, or curate")
+    root = resolve_root(data_root)
+    place = None if path is None else Path(path)
+    if name not in DATASETS and place is None and (root / f"{name}.parquet").is_file():
+        name, place = PARQUET.name, root / f"{name}.parquet"
+    dataset = describe(name)
+    if dataset.needs_path and place is None:
+        raise ConfigError(f"the dataset {name} needs a path: the file or folder to read")
+    if days is not None and dataset.days is None:
+        raise ConfigError(f"{name} is not organised by day; leave days out")
+    if dataset is PARQUET:
+        table = read_place(place, group=group, length=length)
+        if size_layer not in (None, table.flows.size_layer):
+            raise ConfigError(f"{place} has sizes of the layer {table.flows.size_layer}, not {size_layer!r}")
+    else:
+        if group is not None:
+            raise ConfigError(f"{name} has no column to group by; leave group out")
+        options = ReadOptions(length or dataset.length, dataset.payload_only and curated, size_layer)
+        if reader:
+            dataset = dataclasses.replace(dataset, read=functools.partial(dataset.read, **reader))
+        table = _read(dataset, place, root, options, real=real, days=days, workers=workers)
+    table = grouped_by_capture(table) if table.flows.group is None else table
+    if dataset.warn is not None:
+        dataset.warn(table.facts)
+    dropped = [
+        Dropped(rule, n if rule.startswith("flows") else 0, 0, f"{n:,} {rule}") for rule, n in table.left_out.items()
+    ]
+    if curated:
+        least = dataset.min_flows if min_flows is None else min_flows
+        shortest = dataset.min_packets if min_packets is None else min_packets
+        table, judged = curate(table, rules=dataset.rules, min_packets=shortest, min_flows=least, tier=tier)
+    else:
+        table, judged = curate(table, min_flows=1)
+    dropped += judged
+    if max_flows is not None:
+        table, drawn = draw(table, max_flows, seed=seed)
+        dropped.append(drawn)
+    return table, dropped
+
+
+def find_sources(dataset: Dataset, place: Path | None, root: Path, *, real: bool = False) -> tuple[list[Path], bool]:
+    """Sources of a set, and whether they are simulated; makes the stand-in of a set that has one.
+
+    Args:
+        dataset: entry of the catalogue.
+        place: where the user says they are; None: below the data root.
+        root: the data root.
+        real: refuse simulated files.
+
+    Raises:
+        DataError: nothing found, or simulated files where real ones were asked for.
+    """
+    where = root if place is None else place
+    if place is not None and not place.exists():
+        raise DataError(place, "no such file or folder", remedy="check the path; " + dataset.obtain)
+    found = dataset.find(where)
+    if not found and (place is not None or real or dataset.stand_in is None):
+        remedy = dataset.obtain
+        if dataset.simulate is not None:
+            remedy += f"; or try the set on simulated files: python -m jaxtraffic data simulate {dataset.name}"
+        raise DataError(where, f"no files of {dataset.title}", remedy=remedy)
+    if not found:
+        log.warning("%s", stand_in_notice(dataset.name))
+        found = dataset.find(dataset.stand_in(root))
+    simulated = is_simulated(found[0])
+    if simulated and real:
+        raise DataError(found[0], "simulated, but real data were asked for", remedy=dataset.obtain)
+    return found, simulated
+
+
+def _read_converted(dataset: Dataset, place: Path, options: ReadOptions) -> LabelledFlows:
+    """A converted folder, if it was made as it is to be read; longer series are cut."""
+    settings, _ = converted_sources(place, dataset.name)
+    if settings["payload_only"] != options.payload_only:
+        done = "without" if settings["payload_only"] else "with"
+        raise ConfigError(
+            f"{place} was converted {done} packets without payload; convert it again, or load it "
+            + ("with curation" if settings["payload_only"] else "without curation")
+        )
+    table = read_converted(place, dataset.name)
+    if options.size_layer not in (None, table.flows.size_layer):
+        raise ConfigError(f"{place} has sizes of the layer {table.flows.size_layer}, not {options.size_layer!r}")
+    if options.length > table.flows.length:
+        raise ConfigError(f"{place} holds {table.flows.length} packets of a flow, not {options.length}; convert again")
+    cut = {name: getattr(table.flows, name)[:, : options.length] for name in ("size", "direction", "iat")}
+    return dataclasses.replace(table, flows=table.flows.replace(**cut))
+
+
+def _read(
+    dataset: Dataset,
+    place: Path | None,
+    root: Path,
+    options: ReadOptions,
+    *,
+    real: bool,
+    days: int | None,
+    workers: int | None,
+) -> LabelledFlows:
+    if place is not None and is_converted(place):
+        table = _read_converted(dataset, place, options)
+        if real and table.flows.source == "simulated":
+            raise DataError(place, "simulated, but real data were asked for", remedy=dataset.obtain)
+        return table
+    sources, simulated = find_sources(dataset, place, root, real=real)
+    wanted = dataset.days if days is None else days
+    parts: list[LabelledFlows] = []
+    full = 0
+    for part in read_sources(dataset, sources, options, workers=1 if wanted == 1 else workers):
+        parts.append(part)
+        full += len(part) > 0
+        if full == wanted:
+            break
+    if wanted is not None and full < wanted:
+        log.warning("%d day(s) asked for, %d found and read", wanted, full)
+    if not full:
+        raise DataError(
+            sources[0],
+            "no flows",
+            expected=f"flows of {dataset.title}",
+            remedy="choose other files, or fetch them again",
+        )
+    table = merge(parts, sources[0])
+    return dataclasses.replace(table, flows=table.flows.replace(source="simulated")) if simulated else table

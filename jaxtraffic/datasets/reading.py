@@ -1,0 +1,86 @@
+"""Sources of a set, read one by one or in parallel processes, with the results in the order of the sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
+
+from jaxtraffic.datasets.dataset import Dataset
+from jaxtraffic.datasets.flow_block import ReadOptions
+from jaxtraffic.datasets.labelled import LabelledFlows, from_blocks
+from jaxtraffic.errors import ConfigError, DataError
+
+PARALLEL_BYTES = 64 << 20
+"""Sets under this size are read faster by one process than others start (each imports jax and polars)."""
+
+
+def read_source(dataset: Dataset, path: Path, options: ReadOptions) -> LabelledFlows:
+    """Reads one source whole."""
+    return from_blocks(dataset.read(path, options), path, name=dataset.name, length=options.length)
+
+
+def read_sources(
+    dataset: Dataset, sources: Sequence[Path], options: ReadOptions, *, workers: int | None = None
+) -> Iterator[LabelledFlows]:
+    """Reads sources and yields them in their order: see `each`."""
+    return each(read_source, dataset, sources, options, workers=workers)
+
+
+def each(
+    function: Callable[..., Any],
+    dataset: Dataset,
+    sources: Sequence[Path],
+    *arguments: Any,
+    workers: int | None = None,
+) -> Iterator[Any]:
+    """Yields function(dataset, source, *arguments) for each source, in order.
+
+    Args:
+        function: of a module, so that other processes can find it.
+        dataset: entry of the catalogue.
+        sources: files, archives or folders.
+        *arguments: passed on.
+        workers: processes; 1: this one alone; None: one for each core, or this one alone for little data.
+
+    Raises:
+        DataError: what the function raises, or a process that died.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
+    if workers is None:
+        workers = 1 if _less_than(sources, PARALLEL_BYTES) else os.cpu_count() or 1
+    workers = min(workers, len(sources))
+    if workers <= 1:
+        for source in sources:
+            yield function(dataset, source, *arguments)
+        return
+    # a generator that hands out results in order and starts new work only as they are taken: memory stays bounded
+    pool = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
+    try:
+        yield from pool(joblib.delayed(function)(dataset, source, *arguments) for source in sources)
+    except (TerminatedWorkerError, BrokenProcessPool) as error:
+        raise DataError(
+            sources[0].parent,
+            "a reading process was killed, perhaps for want of memory",
+            remedy="read with fewer workers (--workers 1)",
+        ) from error
+
+
+def source_bytes(source: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    files = source.rglob("*") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in files if path.is_file())
+
+
+def _less_than(sources: Sequence[Path], limit: int) -> bool:
+    total = 0
+    for source in sources:
+        total += source_bytes(source)
+        if total >= limit:
+            return False
+    return True
