@@ -9,8 +9,9 @@ runs on a simulated stand-in where the real data is absent, and says so. Cost: a
 tiny); the preset thesis is meant for an accelerator.
 """
 
-from command_line import command_line
 from generative import Options, run_ddpm
+
+from jaxtraffic.command import command_line
 
 if __name__ == "__main__":
     command_line(Options, run_ddpm, __doc__)

@@ -29,7 +29,7 @@ class Options:
     """Command line of a generative experiment. What is left out comes from the preset."""
 
     dataset: str = "cesnet_quic"
-    """Data set: cesnet_quic, or parquet together with --path."""
+    """Data set of the catalogue (python -m jaxtraffic data list), or a parquet file NAME.parquet in the data root."""
     data_root: Path | None = None
     """Folder of the raw data sets; default: the environment variable JAXTRAFFIC_DATA, else the user's cache."""
     path: Path | None = None
@@ -40,10 +40,14 @@ class Options:
     """Classes to keep: 50 (the 50 most popular) or all."""
     max_flows: int | None = None
     """Keep at most so many flows, drawn in proportion to the classes."""
+    curation: bool = True
+    """Apply the set's rules of curation; without it every flow and packet stays."""
     min_packets: int | None = None
-    """Drop flows with fewer packets; default: 10 for parquet, 1 for cesnet_quic."""
+    """Drop flows with fewer packets; default: as the set says, 10 for parquet, 1 for cesnet_quic."""
     min_flows: int | None = None
-    """Drop classes with fewer flows; default: 10 for parquet, 500 (200 for small sets) for cesnet_quic."""
+    """Drop classes with fewer flows; default: as the set says, 10 for parquet, 500 (200 if small) for cesnet_quic."""
+    days: int | None = None
+    """Days to read of a set organised by day, earliest first; default: as the set says, 1 for cesnet_quic."""
     real: bool = False
     """Refuse to run on a simulated stand-in."""
     fold: int = 0
@@ -133,11 +137,13 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
         seed=options.seed,
         group=options.group,
         real=options.real,
+        curated=options.curation,
         min_packets=options.min_packets,
         min_flows=options.min_flows,
+        days=options.days,
     )
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
-    notice = datasets.stand_in_notice(options.dataset) if flows.source == "simulated" else ""
+    notice = datasets.stand_in_notice(options.dataset) if datasets.is_stand_in(options.dataset, flows) else ""
     if main:
         console.print(_data_line(flows, parts), highlight=False)
     card = generate.DataCard.of(parts.train)

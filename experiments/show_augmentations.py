@@ -21,10 +21,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from command_line import command_line
 from rich.console import Console
 
 from jaxtraffic import augment, datasets, prng, scaling
+from jaxtraffic.command import command_line
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report import augmentation_pages as pages
 from jaxtraffic.report.augmentation_pages import DrawnFlow, ShownAugmentation
@@ -87,7 +87,7 @@ def show_augmentations(options: Options, console: Console) -> None:
     scaled = np.asarray(scale.apply(raw, mask))
     index = _choose_flow(options, flows, scaled, mask)
     partner = _choose_partner(options.seed, flows, index)
-    notice = datasets.stand_in_notice(options.dataset) if _is_stand_in(options, flows) else ""
+    notice = datasets.stand_in_notice(options.dataset) if datasets.is_stand_in(options.dataset, flows) else ""
     facts = _facts(options, flows, index, partner, scale)
     console.print(f"{flows.name} ({flows.source}): {len(flows):,} flows of {len(flows.class_names)} classes")
     for title in ("Flow", "Class", "Seed", "Magnitude"):
@@ -200,23 +200,14 @@ def _augment(
 
 
 def _load(options: Options) -> PacketSeries:
-    name, path = options.dataset, options.path
-    if name not in datasets.DATASETS and path is None:
-        file = datasets.data_root(options.data_root) / f"{name}.parquet"
-        name, path = ("parquet", file) if file.is_file() else (name, path)
     return datasets.load(
-        name,
+        options.dataset,
         data_root=options.data_root,
-        path=path,
+        path=options.path,
         max_flows=options.max_flows,
         seed=options.seed,
         real=options.real,
     )
-
-
-def _is_stand_in(options: Options, flows: PacketSeries) -> bool:
-    entry = datasets.DATASETS.get(options.dataset)
-    return flows.source == "simulated" and entry is not None and entry.stand_in
 
 
 def _choose_flow(options: Options, flows: PacketSeries, scaled: np.ndarray, mask: np.ndarray) -> int:

@@ -5,6 +5,7 @@ The command line prints the message of a `JaxTrafficError` in one line and exits
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 
@@ -36,6 +37,7 @@ class DataError(JaxTrafficError):
     ):
         self.path, self.problem, self.row, self.field = str(path), problem, row, field
         self.expected, self.remedy = expected, remedy
+        self.remedy = remedy
         where = [self.path]
         if row is not None:
             where.append(f"row {row}")
@@ -47,6 +49,11 @@ class DataError(JaxTrafficError):
         if remedy is not None:
             message += f"; {remedy}"
         super().__init__(" ".join(message.split()))
+
+    def __reduce__(self) -> tuple:
+        """How it travels between processes, which would otherwise call it with its message alone."""
+        fields = {name: getattr(self, name) for name in ("row", "field", "expected", "remedy")}
+        return functools.partial(DataError, self.path, self.problem, **fields), ()
 
 
 class ConfigError(JaxTrafficError, ValueError):

@@ -12,6 +12,7 @@ import tyro
 
 from jaxtraffic import datasets
 from jaxtraffic.command.screen import progress
+from jaxtraffic.datasets import reading
 from jaxtraffic.errors import ConfigError
 
 Layer = Literal["ip", "payload"]
@@ -28,7 +29,11 @@ class Place:
     data_root: Path | None = None
     """Folder of the data sets; default: the environment variable JAXTRAFFIC_DATA, else the user's cache."""
     label: str | None = None
-    """Captures: how flows are labelled: folder, file, a template such as {label}/{device}.pcap, or a mapping file."""
+    """Captures: where labels come from: auto, folder, file, a template such as {label}/{device}.pcap, or a table."""
+    reader: tuple[str, ...] = ()
+    """Further options of the reader as NAME=VALUE, such as idle_timeout=120 or client_network=10.0.0.0/8 (captures)."""
+    skip_damaged: bool = False
+    """Leave out files that cannot be read, and count them, instead of refusing the set."""
     workers: int | None = None
     """Processes that read; default: one for each core where it pays."""
     json: bool = False
@@ -38,8 +43,10 @@ class Place:
     def dataset(self) -> datasets.Dataset:
         """The entry of the catalogue, with the options of the reader bound."""
         dataset = datasets.describe(self.name)
-        options = datasets.reader_options(self.name, label=self.label)
-        return dataclasses.replace(dataset, read=functools.partial(dataset.read, **options)) if options else dataset
+        options = datasets.reader_options(self.name, label=self.label, more=self.reader)
+        if options:
+            dataset = dataclasses.replace(dataset, read=functools.partial(dataset.read, **options))
+        return reading.skipping_damaged(dataset) if self.skip_damaged else dataset
 
     def sources(self) -> tuple[list[Path], bool]:
         """Sources, and whether they are simulated; a stand-in is never made."""
@@ -86,7 +93,8 @@ class Flows(Place):
             data_root=self.data_root,
             curated=self.curation,
             workers=self.workers,
-            reader=datasets.reader_options(self.name, label=self.label),
+            skip_damaged=self.skip_damaged,
+            reader=datasets.reader_options(self.name, label=self.label, more=self.reader),
             **{name: getattr(self, name) for name in names},
         )
 

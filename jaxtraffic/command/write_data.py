@@ -83,11 +83,15 @@ class Export(Flows):
     """pcap: transport of the flows; default: as the flows say, else tcp."""
     handshake: bool = False
     """pcap: put a TCP handshake before each flow."""
+    impossible: Literal["error", "drop"] = "error"
+    """pcap: refuse flows that no capture can hold, such as TCP packets under 40 bytes, or leave them out."""
 
     def run(self) -> int:
         """Loads, writes, and says what was written."""
         found, dropped = self.load()
-        notes = datasets.export(found, self.out, self.format, transport=self.transport, handshake=self.handshake)
+        notes = datasets.export(
+            found, self.out, self.format, transport=self.transport, handshake=self.handshake, impossible=self.impossible
+        )
         content = {
             "out": str(self.out),
             "format": self.format,

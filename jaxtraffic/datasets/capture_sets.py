@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from jaxtraffic.datasets.capture.reader import read_capture, read_stream
@@ -29,9 +28,8 @@ from jaxtraffic.datasets.capture_tables import Labelled
 from jaxtraffic.datasets.curation import NO_DNS
 from jaxtraffic.datasets.dataset import Dataset, Published
 from jaxtraffic.datasets.documents import documents
-from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, facts_frame
+from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, facts_frame, no_flows
 from jaxtraffic.datasets.iscx_names import Meaning, meaning
-from jaxtraffic.datasets.ragged import Ragged
 from jaxtraffic.datasets.simulated.captures import simulate_iscx_vpn, simulate_pcap, simulate_unsw24
 from jaxtraffic.errors import ConfigError, DataError
 
@@ -82,7 +80,7 @@ def read_pcap(
         raise ConfigError(f"unlabelled must be one of {', '.join(UNLABELLED_CHOICES)}; got {unlabelled!r}")
     found = labeller(label, compose=compose)(path)
     if found is None and unlabelled == "drop":
-        yield _nothing({"captures without a label": 1}, options)
+        yield no_flows({"captures without a label": 1}, options.size_layer or "ip")
         return
     if found is None:
         raise DataError(
@@ -120,12 +118,6 @@ def _with_facts(blocks: Iterator[FlowBlock], found: Labelled) -> Iterator[FlowBl
     for block in blocks:
         known = facts_frame(facts, len(block)) if facts else pl.DataFrame()
         yield dataclasses.replace(block, facts=block.facts.drop(known.columns, strict=False).hstack(known))
-
-
-def _nothing(dropped: dict[str, int], options: ReadOptions) -> FlowBlock:
-    packets = Ragged(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0))
-    facts = facts_frame({"packets": packets.counts}, 0)
-    return FlowBlock(packets, pl.Series("label", [], pl.String), facts, options.size_layer or "ip", dropped)
 
 
 def find_unsw24(place: Path) -> list[Path]:
@@ -238,6 +230,7 @@ PCAP = Dataset(
     read=read_pcap,
     size_layers=("ip", "payload"),
     rules=(NO_DNS,),
+    min_flows=10,
     needs_path=True,
     simulate=simulate_pcap,
 )

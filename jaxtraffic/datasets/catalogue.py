@@ -6,6 +6,7 @@ from jaxtraffic.datasets.appclassnet import APPCLASSNET
 from jaxtraffic.datasets.capture_sets import ISCX_VPN, PCAP, UNSW24
 from jaxtraffic.datasets.cesnet_sets import CESNET_QUIC22, CESNET_TLS22, CESNET_TLS_YEAR22
 from jaxtraffic.datasets.dataset import Dataset
+from jaxtraffic.datasets.ipfixprobe import IPFIXPROBE
 from jaxtraffic.datasets.mirage import MIRAGE19, MIRAGE22
 from jaxtraffic.datasets.nfstream import NFSTREAM
 from jaxtraffic.datasets.parquet_set import PARQUET
@@ -19,7 +20,7 @@ DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
     for dataset in (
         *(CESNET_QUIC22, CESNET_TLS22, CESNET_TLS_YEAR22, MIRAGE19, MIRAGE22, UTMOBILENET21, UCDAVIS19, APPCLASSNET),
-        *(UNSW24, ISCX_VPN, PCAP, TCBENCH, NFSTREAM, PARQUET),
+        *(UNSW24, ISCX_VPN, PCAP, TCBENCH, NFSTREAM, IPFIXPROBE, PARQUET),
     )
 }
 """Name -> data set: the published sets first, then formats of one's own."""

@@ -25,12 +25,10 @@ import polars as pl
 from jaxtraffic.datasets import csv_blocks
 from jaxtraffic.datasets.curation import is_dns_name
 from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
-from jaxtraffic.datasets.labels import LabelIndex
-from jaxtraffic.datasets.ppi import FIELDS, MAX_PACKETS, parse_ppi
-from jaxtraffic.datasets.ragged import REMEDY, Ragged, pad
+from jaxtraffic.datasets.ppi import FIELDS, parse_ppi
+from jaxtraffic.datasets.ragged import REMEDY, Ragged
 from jaxtraffic.datasets.utc_times import epoch_seconds
 from jaxtraffic.errors import DataError
-from jaxtraffic.series import PacketSeries
 
 log = logging.getLogger("jaxtraffic.datasets")
 
@@ -101,13 +99,26 @@ def find_days(place: Path, layout: Layout = QUIC22) -> list[Path]:
             return [place]
         known = place.name.endswith(tuple(f".csv.{ending}" for ending in layout.endings))
         return [place] if known and not _DAY.fullmatch(place.name) else []
-    own = [child for child in place.iterdir() if child.name.lower() == layout.title.lower()]
-    for folder in (*sorted(own), place):
+    own = own_folders(place, layout.title)
+    for folder in (*own, place):
         for pattern in (*layout.folders, *(() if folder in own else ("*", "."))):
             days = [path for path in folder.glob(f"{pattern}/flows-*.csv.*") if layout.owns(path.name)]
             if days:
                 return sorted(days, key=lambda path: (path.name, path))
     return []
+
+
+def own_folders(place: Path, title: str) -> list[Path]:
+    """Folders of a place that are called as the set, in upper or lower case.
+
+    Raises:
+        DataError: a place that cannot be read.
+    """
+    try:
+        return sorted(child for child in place.iterdir() if child.name.lower() == title.lower() and child.is_dir())
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror or error}"
+        raise DataError(place, problem, expected="a readable folder", remedy="check the path") from error
 
 
 def day_number(name: str) -> int | None:
@@ -330,43 +341,3 @@ def _refuse_nulls(
     if text is not None and text[row] is not None:
         problem = f"{text[row]!r} is {problem}"
     raise DataError(path, problem, row=first_row + row, field=column.name, expected=expected, remedy=REMEDY)
-
-
-def read_days(paths: Sequence[Path], *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
-    """The first `days` day files of CESNET-QUIC22 that hold anything, as (flows, is_dns [flow]); by way of `read`."""
-    parts: list[list[FlowBlock]] = []
-    for path in paths:
-        if len(parts) == days:
-            break
-        blocks = [block for block in read(path, ReadOptions(MAX_PACKETS)) if len(block)]
-        parts += [blocks] if blocks else []
-    if not parts:
-        raise DataError(
-            next(iter(paths), QUIC22.title),
-            "no flows: zero bytes after decompression",
-            expected="a header and one row for each flow",
-            remedy="choose another day, or fetch the file again",
-        )
-    if len(parts) < days:
-        log.warning("%d day(s) asked for, %d found and read", days, len(parts))
-    return series_of([block for blocks in parts for block in blocks])
-
-
-def read_day(path: str | Path) -> tuple[PacketSeries, np.ndarray]:
-    """One day file: see `read_days`."""
-    return read_days([Path(path)])
-
-
-def series_of(blocks: Sequence[FlowBlock]) -> tuple[PacketSeries, np.ndarray]:
-    """Blocks of CESNET-QUIC22 as (flows, is_dns [flow])."""
-    labels = LabelIndex()
-    for block in blocks:
-        labels.add(block.label)
-    label, names = labels.finish()
-    padded = [pad(block.packets, MAX_PACKETS, iat_per_second=1) for block in blocks]
-    size, direction, iat = (np.concatenate(column) for column in zip(*padded, strict=True))
-    dns = np.concatenate([block.facts["is_dns"].to_numpy() for block in blocks])
-    flows = PacketSeries(
-        size, direction, iat, label, class_names=names, name="cesnet_quic", size_layer="payload", source="real"
-    )
-    return flows.check(), dns

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.cesnet import DNS_PORTS, day_number, series_of
+from jaxtraffic.datasets.cesnet import DNS_PORTS, day_number, own_folders
 from jaxtraffic.datasets.curation import is_dns_name
 from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
 from jaxtraffic.datasets.hdf5_check import survives
@@ -26,12 +26,14 @@ from jaxtraffic.datasets.ppi import FIELDS, MAX_PACKETS
 from jaxtraffic.datasets.ragged import REMEDY, Ragged
 from jaxtraffic.datasets.utc_times import epoch_seconds
 from jaxtraffic.errors import DataError, JaxTrafficError
-from jaxtraffic.series import PacketSeries
 
 log = logging.getLogger("jaxtraffic.datasets")
 
 ROWS_PER_CHUNK = 20_000
 """Rows of a table held in memory at a time."""
+
+MAX_EXPANSION = 2000
+"""Times that the rows of a table may be larger than its file; more cannot come from compression."""
 
 SUBSETS = ("XS", "S", "M", "L")
 """Sizes that cesnet-datazoo offers beside the whole set, whose file has no suffix."""
@@ -50,7 +52,7 @@ def find_files(folder: Path, title: str = "CESNET-QUIC22") -> list[Path]:
         folder: data root, the folder of the set, or the folder of one size.
         title: name of the set.
     """
-    own = [child for child in folder.iterdir() if child.name.lower() == title.lower()] if folder.is_dir() else []
+    own = own_folders(folder, title) if folder.is_dir() else []
     found = {path for place in (folder, *own) for layout in (".", "*") for path in place.glob(f"{layout}/{title}*.h5")}
 
     def order(path: Path) -> tuple[int, str]:
@@ -82,7 +84,7 @@ def read(path: Path, options: ReadOptions, title: str = "CESNET-QUIC22", protoco
         ) from error
     # the C library would print its own stack of errors beside ours
     tables.silence_hdf5_messages(True)
-    if not survives(Path(path).absolute()):
+    if not survives(path.absolute()):
         raise DataError(
             path,
             "not a readable HDF5 file (the HDF5 library crashes on it)",
@@ -156,6 +158,8 @@ def _read_table(table: Any, path: Path, options: ReadOptions, protocol: int) -> 
         )
     enums = {name: _enum_names(table, name, where) for name in ("APP", "CATEGORY") if name in table.colnames}
     day = day_number(table._v_name)
+    if table.nrows * table.rowsize > MAX_EXPANSION * max(path.stat().st_size, 1 << 16):
+        raise DataError(where, f"{table.nrows} rows, more than the file can hold", remedy=_FETCH_AGAIN)
     for start in range(0, max(table.nrows, 1), ROWS_PER_CHUNK):
         rows = table.read(start, start + ROWS_PER_CHUNK)
         names = {field: _names(rows[field], enum, where, start, field) for field, enum in enums.items()}
@@ -261,17 +265,3 @@ def unpad(ppi: np.ndarray, where: str | Path, *, first_row: int = 1) -> Ragged:
             remedy=REMEDY,
         )
     return Ragged(mask.sum(axis=1, dtype=np.int64), size[mask], direction[mask], iat[mask])
-
-
-def read_hdf5(path: str | Path, *, days: int = 1) -> tuple[PacketSeries, np.ndarray]:
-    """The first `days` day tables of a file of CESNET-QUIC22, as (flows, is_dns [flow]); by way of `read`."""
-    blocks: list[FlowBlock] = []
-    seen: set[int | None] = set()
-    for block in read(Path(path), ReadOptions(MAX_PACKETS)):
-        day = block.facts["day"].first() if len(block) else None
-        if len(block) and day not in seen:
-            if len(seen) == days:
-                break
-            seen.add(day)
-        blocks += [block] if len(block) else []
-    return series_of(blocks)

@@ -10,12 +10,13 @@ import csv
 import io
 import itertools
 import lzma
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
+from isal import isal_zlib
 
 from jaxtraffic.datasets.ragged import REMEDY
 from jaxtraffic.errors import DataError
@@ -70,11 +71,12 @@ def decompress(path: Path, *, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]
 
 def _gzip_member(file: io.BufferedReader, data: bytes, path: Path, block_bytes: int) -> Iterator[bytes]:
     """Yields the bytes of the gzip member that begins with `data`; returns what was read beyond it."""
-    member = zlib.decompressobj(wbits=31)
+    # three times as fast as zlib, of which it is a drop-in
+    member = isal_zlib.decompressobj(wbits=31)
     while True:
         try:
             out = member.decompress(data, block_bytes)
-        except zlib.error as error:
+        except isal_zlib.error as error:
             raise DataError(path, f"damaged gzip stream ({error})", remedy=FETCH_AGAIN) from error
         if out:
             yield out
@@ -191,10 +193,20 @@ def parse_rows(
             expected=f"CSV of {len(names)} columns",
             remedy=FETCH_AGAIN,
         ) from error
-    if frame[columns[-1]].null_count():
-        # an empty cell, or a short row, which polars fills up with nulls
+    if frame[columns[-1]].null_count() and _separators(block) != frame.height * (len(names) - 1):
+        # not an empty cell but a short row, which polars fills up with nulls
         _refuse_bad_row(block, names, path, first_row)
     return frame.select(pl.col(columns[names.index(name)]).alias(name) for name in wanted)
+
+
+def _separators(block: bytes) -> int:
+    """Commas outside quotes."""
+    if b'"' not in block:
+        return block.count(b",")
+    text = np.frombuffer(block, np.uint8)
+    # sums wrap at 256, which leaves their last bit, inside or outside, as it is
+    inside = np.cumsum(text == ord('"'), dtype=np.uint8) & 1
+    return int(np.count_nonzero((text == ord(",")) & (inside == 0)))
 
 
 def _refuse_bad_text(block: bytes, path: Path, first_row: int) -> None:

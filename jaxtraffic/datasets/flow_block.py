@@ -134,6 +134,13 @@ def make_block(
     )
 
 
+def no_flows(dropped: dict[str, int], size_layer: str) -> FlowBlock:
+    """A block of no flows, which says what was left out."""
+    packets = Ragged(np.zeros(0, np.int64), np.zeros(0, np.int16), np.zeros(0, np.int8), np.zeros(0))
+    facts = facts_frame({"packets": packets.counts}, 0)
+    return FlowBlock(packets, pl.Series("label", [], pl.String), facts, size_layer, dropped)
+
+
 def check_layer(options: ReadOptions, known: tuple[str, ...], title: str) -> str:
     """The size layer to read: what is asked for, else the first that the format knows.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxtraffic.datasets.capture.reader import read_capture
 from jaxtraffic.datasets.catalogue import DATASETS, describe, stand_in_notice
 from jaxtraffic.datasets.conversion import converted_sources, is_converted, read_converted
 from jaxtraffic.datasets.curation import Dropped, check_tier, curate, draw
@@ -16,7 +19,7 @@ from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.flow_block import ReadOptions
 from jaxtraffic.datasets.labelled import LabelledFlows, grouped_by_capture, merge
 from jaxtraffic.datasets.parquet_set import PARQUET, read_place
-from jaxtraffic.datasets.reading import read_sources
+from jaxtraffic.datasets.reading import read_sources, skipping_damaged
 from jaxtraffic.datasets.roots import data_root as resolve_root
 from jaxtraffic.datasets.simulated.marker import is_simulated
 from jaxtraffic.errors import ConfigError, DataError
@@ -53,6 +56,7 @@ def load_labelled(
     length: int | None = None,
     size_layer: str | None = None,
     workers: int | None = None,
+    skip_damaged: bool = False,
     reader: Mapping[str, Any] | None = None,
 ) -> tuple[LabelledFlows, list[Dropped]]:
     """Loads a data set, curated, with the facts of its flows and what each rule of curation dropped.
@@ -78,6 +82,7 @@ def load_labelled(
         length: packet positions; None: as the data set says.
         size_layer: "ip" or "payload", for sets that know both; None: as the data set says.
         workers: processes that read; None: one for each core where it pays.
+        skip_damaged: leave out sources that cannot be read, count and log them; False refuses the set.
         reader: further keyword arguments of the reader, such as `idle_timeout` for captures.
 
     Returns:
@@ -116,6 +121,8 @@ def load_labelled(
         options = ReadOptions(length or dataset.length, dataset.payload_only and curated, size_layer)
         if reader:
             dataset = dataclasses.replace(dataset, read=functools.partial(dataset.read, **reader))
+        if skip_damaged:
+            dataset = skipping_damaged(dataset)
         table = _read(dataset, place, root, options, real=real, days=days, workers=workers)
     table = grouped_by_capture(table) if table.flows.group is None else table
     if dataset.warn is not None:
@@ -134,6 +141,42 @@ def load_labelled(
         table, drawn = draw(table, max_flows, seed=seed)
         dropped.append(drawn)
     return table, dropped
+
+
+def reader_options(name: str, *, label: str | None = None, more: Sequence[str] = ()) -> dict[str, Any]:
+    """Keyword arguments of the reader of a set out of the words of a command line.
+
+    Args:
+        name: a key of `DATASETS`.
+        label: where labels come from, for readers that can choose.
+        more: such as "idle_timeout=120": a value is JSON where it can be read so, else text.
+
+    Raises:
+        ConfigError: an option that the reader does not have.
+    """
+    known = _reader_parameters(describe(name).read)
+    given = {"label": label} if label is not None else {}
+    for word in more:
+        key, sign, text = word.partition("=")
+        if not sign:
+            raise ConfigError(f"an option of a reader is NAME=VALUE; got {word!r}")
+        try:
+            given[key] = json.loads(text)
+        except ValueError:
+            given[key] = text
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"the reader of {name} has no option {key!r}; it has: {', '.join(known) or 'none'}")
+    return given
+
+
+def _reader_parameters(read: Callable[..., Any]) -> list[str]:
+    """Keyword-only arguments of a reader, and those of captures where it passes them on."""
+    parameters = inspect.signature(read).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        names += [name for name in _reader_parameters(read_capture) if name not in (*names, "capture", "label")]
+    return names
 
 
 def find_sources(dataset: Dataset, place: Path | None, root: Path, *, real: bool = False) -> tuple[list[Path], bool]:
@@ -202,20 +245,23 @@ def _read(
     sources, simulated = find_sources(dataset, place, root, real=real)
     wanted = dataset.days if days is None else days
     parts: list[LabelledFlows] = []
-    full = 0
-    for part in read_sources(dataset, sources, options, workers=1 if wanted == 1 else workers):
+    found = 0
+    for part in read_sources(dataset, sources, options, days=wanted, workers=1 if wanted == 1 else workers):
         parts.append(part)
-        full += len(part) > 0
-        if full == wanted:
+        found += _n_days(part)
+        if found == wanted:
             break
-    if wanted is not None and full < wanted:
-        log.warning("%d day(s) asked for, %d found and read", wanted, full)
-    if not full:
-        raise DataError(
-            sources[0],
-            "no flows",
-            expected=f"flows of {dataset.title}",
-            remedy="choose other files, or fetch them again",
-        )
+    if wanted is not None and found < wanted:
+        log.warning("%d day(s) asked for, %d found and read", wanted, found)
+    if not found:
+        remedy = "choose other files, or fetch them again"
+        raise DataError(sources[0], "no flows", expected=f"flows of {dataset.title}", remedy=remedy)
     table = merge(parts, sources[0])
     return dataclasses.replace(table, flows=table.flows.replace(source="simulated")) if simulated else table
+
+
+def _n_days(part: LabelledFlows) -> int:
+    """Days that a source held; 1 for one that is not organised by day, 0 for one without flows."""
+    if not len(part):
+        return 0
+    return part.facts["day"].drop_nulls().n_unique() if "day" in part.facts.columns else 1

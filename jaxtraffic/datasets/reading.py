@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,24 +14,67 @@ import joblib
 from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError
 
 from jaxtraffic.datasets.dataset import Dataset
-from jaxtraffic.datasets.flow_block import ReadOptions
+from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, no_flows
 from jaxtraffic.datasets.labelled import LabelledFlows, from_blocks
 from jaxtraffic.errors import ConfigError, DataError
+
+log = logging.getLogger("jaxtraffic.datasets")
+
+DAMAGED = "sources that cannot be read"
+"""How they are counted where they are left out."""
 
 PARALLEL_BYTES = 64 << 20
 """Sets under this size are read faster by one process than others start (each imports jax and polars)."""
 
 
-def read_source(dataset: Dataset, path: Path, options: ReadOptions) -> LabelledFlows:
-    """Reads one source whole."""
-    return from_blocks(dataset.read(path, options), path, name=dataset.name, length=options.length)
+def read_source(dataset: Dataset, path: Path, options: ReadOptions, days: int | None = None) -> LabelledFlows:
+    """Reads one source whole, or its first days where it holds more days than are wanted."""
+    blocks = dataset.read(path, options)
+    if days is not None:
+        blocks = first_days(blocks, days)
+    return from_blocks(blocks, path, name=dataset.name, length=options.length)
+
+
+def skipping_damaged(dataset: Dataset) -> Dataset:
+    """The same set, whose sources that cannot be read whole and right are left out, counted and logged.
+
+    A source is held in memory until it has been read to its end.
+    """
+    return dataclasses.replace(dataset, read=functools.partial(_whole_or_nothing, dataset.read, dataset.size_layers[0]))
+
+
+def _whole_or_nothing(
+    read: Callable[[Path, ReadOptions], Iterator[FlowBlock]], layer: str, path: Path, options: ReadOptions
+) -> Iterator[FlowBlock]:
+    try:
+        blocks = list(read(path, options))
+    except DataError as error:
+        log.warning("left out: %s", error)
+        blocks = [no_flows({DAMAGED: 1}, layer)]
+    yield from blocks
+
+
+def first_days(blocks: Iterator[FlowBlock], days: int) -> Iterator[FlowBlock]:
+    """Blocks of the first days, of a source that yields day after day; what comes later is not read."""
+    seen: set[int] = set()
+    for block in blocks:
+        if "day" in block.facts.columns:
+            seen.update(block.facts["day"].drop_nulls().unique())
+        if len(seen) > days:
+            return
+        yield block
 
 
 def read_sources(
-    dataset: Dataset, sources: Sequence[Path], options: ReadOptions, *, workers: int | None = None
+    dataset: Dataset,
+    sources: Sequence[Path],
+    options: ReadOptions,
+    *,
+    days: int | None = None,
+    workers: int | None = None,
 ) -> Iterator[LabelledFlows]:
-    """Reads sources and yields them in their order: see `each`."""
-    return each(read_source, dataset, sources, options, workers=workers)
+    """Reads sources and yields them in their order: see `each` and `read_source`."""
+    return each(read_source, dataset, sources, options, days, workers=workers)
 
 
 def each(

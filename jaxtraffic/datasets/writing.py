@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from jaxtraffic.datasets.capture.reader import ACTIVE_TIMEOUT, IDLE_TIMEOUT
 from jaxtraffic.datasets.catalogue import describe
 from jaxtraffic.datasets.export_pcap import write_pcap
 from jaxtraffic.datasets.export_tables import write_npz, write_tcbench_parquet
 from jaxtraffic.datasets.interchange import write_parquet
 from jaxtraffic.datasets.labelled import LabelledFlows
+from jaxtraffic.datasets.series_packets import CLIENT_NETWORK
 from jaxtraffic.datasets.simulated.marker import read_marker, write_marker
 from jaxtraffic.errors import ConfigError, DataError
 
@@ -56,7 +60,13 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
 
 
 def export(
-    table: LabelledFlows, path: str | Path, form: str, *, transport: str | None = None, handshake: bool = False
+    table: LabelledFlows,
+    path: str | Path,
+    form: str,
+    *,
+    transport: str | None = None,
+    handshake: bool = False,
+    impossible: str = "error",
 ) -> list[str]:
     """Writes flows in a form that other tools read.
 
@@ -66,6 +76,7 @@ def export(
         form: one of `FORMATS`.
         transport: "pcap": "tcp" or "udp"; None: as the fact "protocol" says of each flow, TCP where it says nothing.
         handshake: "pcap": put a TCP handshake before each flow.
+        impossible: "pcap": refuse flows that no capture can hold ("error"), or leave them out ("drop").
 
     Returns:
         Lines that a user should read.
@@ -83,7 +94,24 @@ def export(
     elif form == "npz":
         write_npz(table.flows, path)
     else:
-        protocols = table.facts["protocol"].to_numpy() if "protocol" in table.facts.columns else None
-        by_flow = "tcp" if protocols is None else ["udp" if number == 17 else "tcp" for number in protocols]
-        write_pcap(table.flows, path, transport=transport or by_flow, handshake=handshake)
+        return _export_pcap(table, Path(path), transport, handshake=handshake, impossible=impossible)
     return []
+
+
+def _export_pcap(
+    table: LabelledFlows, path: Path, transport: str | None, *, handshake: bool, impossible: str
+) -> list[str]:
+    if transport is None and "protocol" in table.facts.columns:
+        by_flow = np.where((table.facts["protocol"] == 17).fill_null(False).to_numpy(), "udp", "tcp")
+    else:
+        by_flow = transport or "tcp"
+    labels = path.with_name(f"{path.name.partition('.')[0]}.labels.csv")
+    done = write_pcap(table.flows, path, transport=by_flow, handshake=handshake, impossible=impossible, labels=labels)
+    notes = [f"{number:,} flows left out: {reason}" for reason, number in done.dropped.items()]
+    idle, active = (float(f"{1.1 * seconds + 1:.3g}") for seconds in (done.longest_pause, done.longest_flow))
+    notes.append(
+        f"read it back: python -m jaxtraffic data head pcap --path {path} --label {labels} --reader "
+        f"idle_timeout={max(idle, IDLE_TIMEOUT):g} active_timeout={max(active, ACTIVE_TIMEOUT):g} "
+        f"client_network={CLIENT_NETWORK[4]}"
+    )
+    return notes

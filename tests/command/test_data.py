@@ -85,7 +85,7 @@ def test_screens_for_people(capsys, root):
 def test_errors_are_one_line_and_exit_code_2(capsys, root, tmp_path):
     for arguments, message in (
         (["data", "verify", "nothing"], "unknown dataset 'nothing'"),
-        (["data", "verify", "mirage19", "--data-root", root], "no files of MIRAGE-19"),
+        (["data", "verify", "mirage19", "--data-root", root], "no files of MIRAGE-2019"),
         (["data", "head", "parquet"], "needs"),
         (["data", "head", "mirage19", "--path", tmp_path / "none"], "no such file"),
         (["data", "simulate", "parquet", "--out", tmp_path / "p"], "never simulated"),

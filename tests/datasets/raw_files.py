@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtraffic.datasets import cesnet, cesnet_hdf5
+from jaxtraffic.datasets.flow_block import ReadOptions
+from jaxtraffic.datasets.labelled import from_blocks
+
 FIXTURE_HEADER = (
     "ID,SRC_IP,DST_IP,DST_ASN,SRC_PORT,DST_PORT,PROTOCOL,QUIC_VERSION,QUIC_SNI,QUIC_USERAGENT,TIME_FIRST,TIME_LAST,"
     "DURATION,BYTES,BYTES_REV,PACKETS,PACKETS_REV,PPI,PPI_LEN,PPI_DURATION,PPI_ROUNDTRIPS,PHIST_SRC_SIZES,"
@@ -150,3 +154,18 @@ def write_hdf5(
 def itemsize_of(kind):
     """Bytes of a dtype name."""
     return np.dtype(kind).itemsize
+
+
+def read_day(path):
+    """The flows of a day file of CESNET-QUIC22 with its classes in alphabetical order, and is_dns [flow] bool."""
+    return _flows(cesnet.read(Path(path), ReadOptions()), path)
+
+
+def read_hdf5(path):
+    """The flows of a file of cesnet-datazoo with its classes in alphabetical order, and is_dns [flow] bool."""
+    return _flows(cesnet_hdf5.read(Path(path), ReadOptions()), path)
+
+
+def _flows(blocks, path):
+    table = from_blocks(blocks, path, name="cesnet_quic", length=30)
+    return table.flows, table.facts["is_dns"].to_numpy()

@@ -14,6 +14,7 @@ from jaxtraffic.datasets.capture_sets import ISCX_LABELS, ISCX_VPN, PCAP, UNSW24
 from jaxtraffic.datasets.flow_block import ReadOptions
 from jaxtraffic.datasets.iscx_names import WORDS, meaning
 from jaxtraffic.datasets.simulated.captures import ISCX_FILES, LYING, PLATFORMS, SERVICES
+from jaxtraffic.datasets.simulated.traffic import simulate_traffic
 from jaxtraffic.errors import ConfigError, DataError, JaxTrafficError
 from tests.datasets.robustness import mutated_copies
 
@@ -95,6 +96,24 @@ def test_simulated_captures_read_as_they_are(tmp_path, dataset):
             assert facts["start"] == pytest.approx(times[0], abs=1e-6)
             assert facts["is_dns"] == (port == 53)
     assert total == 200
+
+
+def test_simulated_captures_hold_the_simulated_traffic(tmp_path):
+    PCAP.simulate(tmp_path, 200, 7)
+    found = sorted(
+        (flow for path in PCAP.find(tmp_path) for flow in read_flows(PCAP, path)), key=lambda flow: flow[1]["start"]
+    )
+    traffic = simulate_traffic(200, seed=(7, 1, 0), n_apps=5, start=1.7e9, dns=True)
+    ends = np.cumsum(traffic.counts)
+    order = np.argsort(traffic.time[ends - traffic.counts], kind="stable")
+    assert [flow[0] for flow in found] == [f"app_{app + 1}" for app in traffic.app[order]]
+    for (_, facts, direction, size, iat), index in zip(found, order):
+        rows = slice(ends[index] - traffic.counts[index], ends[index])
+        assert direction.tolist() == traffic.direction[rows].tolist()
+        assert size.tolist() == (traffic.payload[rows] + traffic.header[rows]).tolist()
+        np.testing.assert_allclose(iat, traffic.iat[rows], atol=1e-9)
+        ports = traffic.client_port[index], traffic.server_port[index]
+        assert (facts["client_port"], facts["server_port"], facts["protocol"]) == (*ports, traffic.protocol[index])
 
 
 @pytest.mark.parametrize("dataset", [PCAP, UNSW24, ISCX_VPN], ids=lambda dataset: dataset.name)

@@ -1,5 +1,6 @@
 """`load`: names, where files are looked for, stand-ins, and the order of the checks."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,7 +9,6 @@ import numpy as np
 import pytest
 
 import jaxtraffic.datasets as datasets
-from jaxtraffic.datasets import catalogue
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.errors import ConfigError, DataError
 from tests.datasets.raw_files import row, write_day, write_hdf5
@@ -17,12 +17,14 @@ from tests.datasets.test_interchange import assert_equal, random_series
 
 @pytest.fixture
 def small_stand_in(monkeypatch):
-    make = simulate.simulate_cesnet
-    monkeypatch.setattr(catalogue, "simulate_cesnet", lambda root: make(root, n_flows=1500))
+    entry = dataclasses.replace(
+        datasets.DATASETS["cesnet_quic"], stand_in=lambda root: simulate.simulate_cesnet(root, n_flows=1500)
+    )
+    monkeypatch.setitem(datasets.DATASETS, "cesnet_quic", entry)
 
 
 def test_unknown_name_and_tier_are_refused_before_any_file_is_touched(tmp_path):
-    with pytest.raises(ConfigError, match="no_such_set.*cesnet_quic, parquet"):
+    with pytest.raises(ConfigError, match="no_such_set.*cesnet_quic, .*mirage19, .*parquet"):
         datasets.load("no_such_set", data_root=tmp_path)
     with pytest.raises(ConfigError, match="7x.*all, 50"):
         datasets.load("cesnet_quic", data_root=tmp_path, tier="7x")
@@ -42,8 +44,14 @@ def test_real_data_that_are_not_there(tmp_path):
     assert not (tmp_path / "none").exists()
     with pytest.raises(DataError, match="no files of CESNET-QUIC22"):
         datasets.load("cesnet_quic", path=tmp_path)
-    with pytest.raises(DataError, match="neither a folder nor"):
+    with pytest.raises(DataError, match="no such file or folder"):
         datasets.load("cesnet_quic", path=tmp_path / "flows.txt")
+    (tmp_path / "flows.txt").touch()
+    with pytest.raises(DataError, match="no files of CESNET-QUIC22"):
+        datasets.load("cesnet_quic", path=tmp_path / "flows.txt")
+    # a set without a stand-in says how to try it all the same
+    with pytest.raises(DataError, match="comics.unina.it.*python -m jaxtraffic data simulate mirage19"):
+        datasets.load("mirage19", data_root=tmp_path)
 
 
 def test_a_stand_in_is_made_and_said(tmp_path, small_stand_in, caplog):
@@ -153,3 +161,53 @@ def test_import_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_name_may_be_that_of_a_parquet_file_in_the_root(tmp_path):
+    flows = random_series(n=400)
+    datasets.write_parquet(flows, tmp_path / "mine.parquet")
+    assert_equal(datasets.load("mine", data_root=tmp_path), datasets.load("parquet", path=tmp_path / "mine.parquet"))
+
+
+def test_days_are_counted_whether_they_are_files_or_tables(tmp_path, caplog):
+    for day in ("20221101", "20221031", "20221102"):
+        write_day(tmp_path / "csv", real_rows(int(day[-2:])), day=day)
+    ppi = np.zeros((7, 3, 30), int)
+    ppi[:, 1, :4] = 1
+    tables = {f"D2022110{day}": (ppi[:day], [3] * day) for day in (2, 3, 4)}
+    write_hdf5(tmp_path / "h5" / "CESNET-QUIC22-XS.h5", tables)
+    for place, expected in (("csv", (62, 64, 68)), ("h5", (2, 5, 9))):
+        for days, number in zip((1, 2, 3), expected, strict=True):
+            flows = datasets.load("cesnet_quic", path=tmp_path / place, min_flows=1, days=days)
+            assert len(flows) == number
+    assert not caplog.text
+    assert len(datasets.load("cesnet_quic", path=tmp_path / "h5", min_flows=1, days=9)) == 9
+    assert "9 day(s) asked for, 3 found" in caplog.text
+    with pytest.raises(ConfigError, match="not organised by day"):
+        datasets.load("mirage19", path=tmp_path, days=2)
+
+
+def test_without_curation_every_flow_and_packet_stays(tmp_path):
+    datasets.simulate("mirage19", tmp_path / "raw", n_flows=80, seed=3)
+    curated, _ = datasets.load_labelled("mirage19", path=tmp_path / "raw", min_flows=1)
+    everything, dropped = datasets.load_labelled("mirage19", path=tmp_path / "raw", curated=False)
+    assert len(everything) > len(curated)
+    assert (everything.flows.size == 0)[everything.flows.mask].any(), "acknowledgements"
+    assert not (curated.flows.size == 0)[curated.flows.mask].any()
+    assert "background" in everything.flows.class_names
+    assert "background" not in curated.flows.class_names
+    assert everything.flows.group is not None
+    assert (np.bincount(curated.flows.group) > 0).any()
+    with pytest.raises(ConfigError, match="rules of curation"):
+        datasets.load("mirage19", path=tmp_path / "raw", curated=False, min_packets=3)
+    datasets.convert(
+        datasets.describe("mirage19"), tmp_path / "raw", tmp_path / "out", options=datasets.ReadOptions(length=20)
+    )
+    with pytest.raises(ConfigError, match="converted with packets without payload.*without curation"):
+        datasets.load("mirage19", path=tmp_path / "out", length=20)
+    with pytest.raises(ConfigError, match="holds 20 packets of a flow, not 30"):
+        datasets.load("mirage19", path=tmp_path / "out", curated=False)
+    short = datasets.load("mirage19", path=tmp_path / "out", curated=False, length=9)
+    np.testing.assert_array_equal(short.size, everything.flows.size[:, :9])
+    with pytest.raises(ConfigError, match="layer payload, not 'ip'"):
+        datasets.load("mirage19", path=tmp_path / "out", curated=False, length=9, size_layer="ip")

@@ -318,7 +318,7 @@ def test_simulated_layouts_are_those_of_the_real_sets(tmp_path):
 
 def test_large_simulated_sets_have_several_days_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(cesnet_quic, "DEFAULT_FLOWS", 50)
-    monkeypatch.setattr(cesnet_quic, "ROWS_AT_ONCE", 20)
+    monkeypatch.setattr(cesnet_quic, "ROWS_AT_ONCE", 30)
     cesnet_quic.simulate(tmp_path, 400, 0)
     found = CESNET_QUIC22.find(tmp_path)
     assert len(found) == 8

@@ -152,6 +152,29 @@ def test_round_trip_through_the_reader(tmp_path, layer, transport, version, know
         assert start == pytest.approx(START + index * 0.01, abs=1e-6)
 
 
+def test_udp_that_the_server_begins_is_turned_round_unless_the_network_of_clients_is_known(tmp_path):
+    write_pcap(one([100, 200], [-1, 1]), tmp_path / "x.pcap", transport="udp")
+    for network, directions in (({}, [1, -1]), ({"client_network": CLIENT_NETWORK[4]}, [-1, 1])):
+        (found,) = read_back(tmp_path / "x.pcap", **network)
+        assert found[2].tolist() == directions
+
+
+def test_a_udp_checksum_of_zero_is_written_as_all_ones(tmp_path):
+    n = 1 << 16  # addresses that follow each other go through every checksum
+    ones = np.ones((n, 1))
+    flows = PacketSeries(
+        (28 * ones).astype(np.int16),
+        ones.astype(np.int8),
+        np.zeros((n, 1), np.float32),
+        np.zeros(n, np.int32),
+        class_names=("a",),
+    )
+    write_pcap(flows, tmp_path / "x.pcap", transport="udp")
+    frames = np.frombuffer((tmp_path / "x.pcap").read_bytes()[24:], np.uint8).reshape(n, 16 + 14 + 28)
+    checksum = np.ascontiguousarray(frames[:, -2:]).view(">u2").ravel()
+    assert (checksum != 0).all() and (checksum == 0xFFFF).any()
+
+
 def test_microseconds_keep_the_time_since_the_first_packet_to_a_microsecond(tmp_path):
     flows = series(n=30)
     write_pcap(flows, tmp_path / "x.pcap", nanosecond=False)

@@ -1,5 +1,6 @@
 """Sources in order, in one process or several; blocks, merging, grouping; errors that cross processes."""
 
+import json
 import os
 import pickle
 
@@ -124,3 +125,17 @@ def test_sizes_beyond_what_a_series_holds_are_clipped_and_counted():
     size, over = flow_block.clip_sizes(np.array([40, 32767, 32768, 65535]))
     assert size.tolist() == [40, 32767, 32767, 32767]
     assert over == 2
+
+
+def test_damaged_sources_are_left_out_whole_where_that_is_wanted(tmp_path, caplog):
+    write(tmp_path, [20, 20, 20])
+    sources = find(tmp_path)
+    flows = json.loads(sources[1].read_text())
+    flows[15]["size"][0] = -5
+    sources[1].write_text(json.dumps(flows))
+    with pytest.raises(DataError, match=r"1\.flows.*row"):
+        list(reading.read_sources(FAKE, sources, ReadOptions()))
+    parts = list(reading.read_sources(reading.skipping_damaged(FAKE), sources, ReadOptions()))
+    assert [len(part) for part in parts] == [20, 0, 20], "nothing of a damaged source, not even its good blocks"
+    assert labelled.merge(parts, tmp_path).left_out[reading.DAMAGED] == 1
+    assert "1.flows" in caplog.text

@@ -120,7 +120,7 @@ class FlowTable:
 
     def finish(self) -> list[Flows]:
         """Gives the flows that are left once the file has ended."""
-        done = [self._round(joined(self._parts))] if self._waiting else []
+        done = [self._round(joined(self._parts), at_end=True)] if self._waiting else []
         self._parts, self._waiting = [], 0
         slots = self._open.slots()
         slots = slots[np.argsort(self._open.state["first"][slots], kind="stable")]
@@ -130,7 +130,7 @@ class FlowTable:
             self._open.close(part)
         return [flows for flows in done if len(flows)]
 
-    def _round(self, packets: Packets) -> Flows:
+    def _round(self, packets: Packets, *, at_end: bool = False) -> Flows:
         """Puts the packets of a round into their flows; gives those that are finished."""
         groups = group(packets)
         slot = self._open.find(groups.key)
@@ -144,7 +144,7 @@ class FlowTable:
         done = [old[ended], rows[~last]]
         slot[~known] = self._open.open(groups.key[~known])
         self._open.state[slot] = rows[last]
-        for slots in self._forgotten(int(packets.time.min())):
+        for slots in [] if at_end else self._forgotten(int(packets.time.min())):
             keys.append(self._open.key[slots])
             done.append(self._open.state[slots])
             self._open.close(slots)

@@ -1,7 +1,7 @@
 """Gives the fragments of an IP packet the ports that only its first fragment has.
 
-Every fragment stays a packet of its own; nothing is put together. A fragment belongs to the first fragment with the same
-addresses, protocol and identification (IPv6: addresses and identification, RFC 8200) that came last before it, or,
+Every fragment stays a packet of its own; nothing is put together. A fragment belongs to the first fragment with the
+same addresses, protocol and identification (IPv6: addresses and identification, RFC 8200) that came last before it, or,
 where there is none, to the first such one that follows soon. Both are looked for within numbers of packets of the file,
 so that no result depends on the blocks in which a file is read.
 """

@@ -1,6 +1,7 @@
 """Packets and capture files made byte by byte, independently of the reader."""
 
 import io
+import socket
 import struct
 from collections import Counter
 
@@ -72,8 +73,6 @@ def ipv6(body, following, *, source="2001:db8::1", target="2001:db8::2:9", lengt
 
 
 def address(text):
-    import socket
-
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
 
@@ -84,6 +83,10 @@ def tcp(payload=b"", *, source=50000, target=443, flags=0x10, options=b""):
 
 def udp(payload=b"", *, source=50000, target=53, length=None):
     return struct.pack(">HHHH", source, target, 8 + len(payload) if length is None else length, 0) + payload
+
+
+def fragment(following, offset=0, more=False, identity=77):
+    return struct.pack(">BBHI", following, 0, offset | more, identity)
 
 
 def ethernet(body, kind=0x0800):

@@ -15,6 +15,7 @@ from tests.datasets.capture.captures import (
     decoded,
     enhanced,
     ethernet,
+    fragment,
     interface,
     ipv4,
     ipv6,
@@ -178,10 +179,6 @@ def extension(following, length=8, fill=0):
 
 def authentication(following, length=16):
     return bytes([following, length // 4 - 2]) + bytes(length - 2)
-
-
-def fragment(following, offset=0, more=False, identity=77):
-    return struct.pack(">BBHI", following, 0, offset | more, identity)
 
 
 CASES = {

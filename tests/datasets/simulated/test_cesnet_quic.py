@@ -12,6 +12,7 @@ from jaxtraffic.datasets import cesnet
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.datasets.simulated.quic_services import SERVICES
 from jaxtraffic.errors import DataError
+from tests.datasets.raw_files import read_day
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_columns_agree_with_the_packets(folder):
 
 
 def test_the_reader_of_the_real_set_reads_it(folder):
-    flows, is_dns = cesnet.read_day(cesnet.find_days(folder)[0])
+    flows, is_dns = read_day(cesnet.find_days(folder)[0])
     assert len(flows) == 3000
     assert is_dns.mean() == pytest.approx(0.06, abs=0.01)
     lengths = flows.n_packets
@@ -87,12 +88,12 @@ def test_made_once_and_anew_when_settings_change(tmp_path):
     simulate.simulate_cesnet(tmp_path, n_flows=300)
     assert day_file(folder).stat().st_mtime_ns == before
     simulate.simulate_cesnet(tmp_path, n_flows=310)
-    assert len(cesnet.read_day(day_file(folder))[0]) == 310
+    assert len(read_day(day_file(folder))[0]) == 310
     # a run that was cut off before the marker leaves a set that counts as unfinished
     (folder / simulate.MARKER).unlink()
     day_file(folder).write_bytes(b"half")
     simulate.simulate_cesnet(tmp_path, n_flows=310)
-    assert len(cesnet.read_day(day_file(folder))[0]) == 310
+    assert len(read_day(day_file(folder))[0]) == 310
     assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
 
 
