@@ -12,7 +12,19 @@ import jaxtraffic
 ROOT = Path(jaxtraffic.__file__).parent
 # From the top of the house to its foundation (DESIGN.md); a file may import from its own room and from later ones.
 ROOMS = [
-    *("__main__", "command", "experiments", "report", "evaluate", "classify", "generate", "information", "train", "nn", "represent"),
+    *(
+        "__main__",
+        "command",
+        "experiments",
+        "report",
+        "evaluate",
+        "classify",
+        "generate",
+        "information",
+        "train",
+        "nn",
+        "represent",
+    ),
     *("augment", "datasets", "scaling", "parallel", "prng", "series", "errors"),
 ]
 NUMPY_ONLY = {"report": {"jax", "flax", "optax", "orbax"}}

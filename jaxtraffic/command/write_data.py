@@ -89,7 +89,7 @@ class Export(Flows):
     def run(self) -> int:
         """Loads, writes, and says what was written."""
         found, dropped = self.load()
-        notes = datasets.export(
+        notes = datasets.export_flows(
             found, self.out, self.format, transport=self.transport, handshake=self.handshake, impossible=self.impossible
         )
         content = {

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from jaxtraffic.datasets.appclassnet import APPCLASSNET
-from jaxtraffic.datasets.capture_sets import ISCX_VPN, PCAP, UNSW24
-from jaxtraffic.datasets.cesnet_sets import CESNET_QUIC22, CESNET_TLS22, CESNET_TLS_YEAR22
+from jaxtraffic.datasets.capture.sets import ISCX_VPN, PCAP, UNSW24
+from jaxtraffic.datasets.cesnet.sets import CESNET_QUIC22, CESNET_TLS22, CESNET_TLS_YEAR22
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.ipfixprobe import IPFIXPROBE
-from jaxtraffic.datasets.mirage import MIRAGE19, MIRAGE22
+from jaxtraffic.datasets.mirage.sets import MIRAGE19, MIRAGE22
 from jaxtraffic.datasets.nfstream import NFSTREAM
 from jaxtraffic.datasets.parquet_set import PARQUET
-from jaxtraffic.datasets.tcbench import TCBENCH
+from jaxtraffic.datasets.tcbench.tables import TCBENCH
 from jaxtraffic.datasets.ucdavis import UCDAVIS19
 from jaxtraffic.datasets.utmobilenet import UTMOBILENET21
 from jaxtraffic.errors import ConfigError

@@ -1,8 +1,8 @@
 """Rules that drop flows on purpose; each says what it dropped.
 
-The order is that of `curate`: rules on facts (DNS, background, handshake), short flows, small classes, tier. The defaults are those of the thesis (DNS flows
-dropped, classes under 500 flows dropped, tier "50" = the 50 most popular classes); sets of fewer than 100,000 flows use
-200 in place of 500.
+The order is that of `curate`: rules on facts (DNS, background, handshake), short flows, small classes, tier. The
+defaults are those of the thesis (DNS flows dropped, classes under 500 flows dropped, tier "50" = the 50 most popular
+classes); sets of fewer than 100,000 flows use 200 in place of 500.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.cesnet import DNS_PORTS
+from jaxtraffic.datasets.cesnet.day_files import DNS_PORTS
 from jaxtraffic.datasets.csv_blocks import parse_rows, read_header
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.documents import documents
@@ -24,7 +24,7 @@ from jaxtraffic.datasets.flow_block import FACTS, FlowBlock, ReadOptions, check_
 from jaxtraffic.datasets.interchange import refuse_rows
 from jaxtraffic.datasets.nfstream import row_blocks
 from jaxtraffic.datasets.ragged import REMEDY, Fields, Ragged, locate
-from jaxtraffic.datasets.tcbench import gaps
+from jaxtraffic.datasets.tcbench.tables import gaps
 from jaxtraffic.errors import DataError
 
 FIELDS = Fields("PPI_PKT_LENGTHS", "PPI_PKT_DIRECTIONS", "PPI_PKT_TIMES", "seconds")

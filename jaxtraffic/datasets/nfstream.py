@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.cesnet import DNS_PORTS
+from jaxtraffic.datasets.cesnet.day_files import DNS_PORTS
 from jaxtraffic.datasets.csv_blocks import parse_rows, read_header
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.documents import documents

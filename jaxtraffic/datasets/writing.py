@@ -8,16 +8,16 @@ import numpy as np
 
 from jaxtraffic.datasets.capture.reader import ACTIVE_TIMEOUT, IDLE_TIMEOUT
 from jaxtraffic.datasets.catalogue import describe
-from jaxtraffic.datasets.export_pcap import write_pcap
-from jaxtraffic.datasets.export_tables import write_npz, write_tcbench_parquet
+from jaxtraffic.datasets.export.pcap import write_pcap
+from jaxtraffic.datasets.export.series_packets import CLIENT_NETWORK
+from jaxtraffic.datasets.export.tables import write_npz, write_tcbench_parquet
 from jaxtraffic.datasets.interchange import write_parquet
 from jaxtraffic.datasets.labelled import LabelledFlows
-from jaxtraffic.datasets.series_packets import CLIENT_NETWORK
 from jaxtraffic.datasets.simulated.marker import read_marker, write_marker
 from jaxtraffic.errors import ConfigError, DataError
 
 FORMATS = ("parquet", "tcbench", "npz", "pcap")
-"""What `export` writes."""
+"""What `export_flows` writes."""
 
 SIMULATION = 1
 """Version of the simulated files; raise it when the same seed gives others."""
@@ -59,7 +59,7 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
     return dataset.find(folder)
 
 
-def export(
+def export_flows(
     table: LabelledFlows,
     path: str | Path,
     form: str,

@@ -1,4 +1,4 @@
-"""A data set of our own for the tests of what is common to all sets: one JSON file a source, one list of flows in it."""
+"""A data set of our own for the tests of what is common to all sets: one JSON list of flows a source."""
 
 import json
 

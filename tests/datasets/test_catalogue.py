@@ -11,7 +11,7 @@ import pytest
 import jaxtraffic.datasets as datasets
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.errors import ConfigError, DataError
-from tests.datasets.raw_files import row, write_day, write_hdf5
+from tests.datasets.cesnet.raw_files import row, write_day, write_hdf5
 from tests.datasets.test_interchange import assert_equal, random_series
 
 

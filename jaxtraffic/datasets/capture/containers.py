@@ -198,7 +198,7 @@ def _pcap_blocks(window: Window, head: bytes) -> Iterator[PacketBlock]:
             window.where,
             f"pcap version {major}.{minor}, which is not read",
             expected="version 2.4",
-            remedy="convert it",
+            remedy="convert it with editcap -F pcapng",
         )
     # the upper bits say whether and how long a frame check sequence is (draft-ietf-opsawg-pcap, 4)
     link &= 0x03FFFFFF

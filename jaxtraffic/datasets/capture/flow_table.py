@@ -240,8 +240,12 @@ class FlowTable:
         if over <= 0:
             return [gone]
         self.counts[EARLY] += over
-        state = self._open.state[slots]
-        return [gone, slots[np.lexsort((state["first"], state["clock"]))[:over]]]
+        clock, number = self._open.state["clock"][slots], self._open.state["first"][slots]
+        limit = np.partition(clock, over - 1)[over - 1]
+        # of those that are equally old, the ones that began first
+        tied = np.flatnonzero(clock == limit)
+        tied = tied[np.argsort(number[tied])][: over - np.count_nonzero(clock < limit)]
+        return [gone, slots[clock < limit], slots[tied]]
 
     def _flows(self, key: np.ndarray, state: np.ndarray) -> Flows:
         """Finished flows out of their states, in the order of their first packets."""

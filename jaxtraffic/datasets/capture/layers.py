@@ -25,8 +25,8 @@ IPV4, IPV6 = 0x0800, 0x86DD
 _VLAN = (0x8100, 0x88A8, 0x9100, 0x9200)
 _MPLS = (0x8847, 0x8848)
 _PPPOE = 0x8864
-# numbers beyond 16 bits stand for what has no EtherType: PPP, and IP of either version
-_PPP, _RAW, _OTHER = 0x10000, 0x10001, 0x1FFFF
+# numbers beyond 16 bits stand for what has no EtherType: PPP, IP of either version, and a header of Cisco HDLC
+_PPP, _RAW, _HDLC, _OTHER = 0x10000, 0x10001, 0x10002, 0x1FFFF
 _PPP_PROTOCOLS = ((0x21, IPV4), (0x57, IPV6), (0x281, 0x8847), (0x283, 0x8848))
 _FAMILIES_OF_IPV6 = (10, 24, 28, 30)
 
@@ -79,13 +79,18 @@ def _family(views: Views, start: np.ndarray) -> np.ndarray:
     return np.select([family == 2, np.isin(family, _FAMILIES_OF_IPV6)], [IPV4, IPV6], _OTHER)
 
 
+def _ppp_or_hdlc(views: Views, start: np.ndarray) -> np.ndarray:
+    """PPP in HDLC-like framing, or Cisco HDLC, which begins with an address of its own."""
+    return np.where(np.isin(views.u16[start], (0x0F00, 0x8F00)), _HDLC, _PPP)
+
+
 _LINKS: dict[int, tuple[int, _Read]] = {
     0: (4, _family),
     1: (14, _cooked(12)),
     9: (0, _always(_PPP)),
     12: (0, _always(_RAW)),
     14: (0, _always(_RAW)),
-    50: (0, _always(_PPP)),
+    50: (0, _ppp_or_hdlc),
     51: (0, _always(_PPPOE)),
     101: (0, _always(_RAW)),
     104: (4, _cooked(2)),
@@ -141,6 +146,7 @@ def _unwrap(
         (kind == _PPPOE, 6, _after_pppoe),
         (kind == _PPP, 1, _after_ppp),
         (kind == _RAW, 1, _after_raw),
+        (kind == _HDLC, 4, _after_vlan),
         (kind < 0x600, 8, _after_llc),
     )
     stepped = False
@@ -159,6 +165,7 @@ def _unwrap(
 
 
 def _after_vlan(views: Views, at: np.ndarray, kind: np.ndarray):
+    """Two bytes, then an EtherType: a VLAN tag, and a header of Cisco HDLC."""
     return 4, views.u16[at + 2]
 
 

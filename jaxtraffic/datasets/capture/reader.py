@@ -63,7 +63,8 @@ def read_capture(
     """Reads the flows of a capture file.
 
     Flows are bidirectional, by addresses, ports and protocol, TCP and UDP, IPv4 and IPv6; see `flow_table` for where
-    they end and who the client is. The last block tells what was left out at the end, and may have no flows.
+    they end and who the client is. The fact "packets" counts the packets of the whole flow; with `payload_only`, those
+    with payload. The last block tells what was left out at the end, and may have no flows.
 
     Args:
         path: pcap or pcapng file, plain or in gzip.
@@ -224,7 +225,7 @@ def _block(
     iat = np.diff(flows.time, prepend=0) / 1e9
     iat[starts_of(flows.counts)[flows.counts > 0]] = 0.0
     direction = np.where(flows.from_a == np.repeat(a_is_client, flows.counts), 1, -1).astype(np.int8)
-    if callable(label):
+    if callable(label) and len(flows):
         frame = pl.DataFrame(
             {
                 "client_address": texts(*(np.where(a_is_client, *pair) for pair in zip(*sides)), version),
@@ -235,9 +236,9 @@ def _block(
                 "start": start,
             }
         )
-        labels = label(frame).cast(pl.String)
+        labels = pl.Series(label(frame)).cast(pl.String)
     else:
-        labels = pl.Series([label], dtype=pl.String).new_from_index(0, len(flows))
+        labels = pl.Series(["" if callable(label) else label], dtype=pl.String).new_from_index(0, len(flows))
     if len(labels) != len(flows):
         raise ConfigError(f"the label function gave {len(labels)} labels for {len(flows)} flows of {where}")
     facts = {

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtraffic.datasets.iscx_names import meaning
-from jaxtraffic.datasets.packet_bytes import TCP_HEADER, Conversations, capture_writer, ip_header
+from jaxtraffic.datasets.capture.iscx_names import meaning
+from jaxtraffic.datasets.export.packet_bytes import TCP_HEADER, Conversations, capture_writer, ip_header
 from jaxtraffic.datasets.ragged import starts_of
 from jaxtraffic.datasets.simulated.traffic import TCP, Traffic, simulate_traffic
 

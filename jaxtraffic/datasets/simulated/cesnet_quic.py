@@ -21,8 +21,8 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
+from jaxtraffic.datasets.cesnet.ppi import MAX_PACKETS
 from jaxtraffic.datasets.curation import largest_remainder
-from jaxtraffic.datasets.ppi import MAX_PACKETS
 from jaxtraffic.datasets.roots import replacing
 from jaxtraffic.datasets.simulated.quic_model import CLIENTS, Packets, simulate_flows
 from jaxtraffic.datasets.simulated.quic_services import SERVICES, STACKS, Service

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from jaxtraffic.datasets.cesnet.ppi import MAX_PACKETS
 from jaxtraffic.datasets.curation import largest_remainder
-from jaxtraffic.datasets.ppi import MAX_PACKETS
 from jaxtraffic.datasets.roots import replacing
 from jaxtraffic.datasets.simulated.cesnet_quic import (
     ROWS_AT_ONCE,

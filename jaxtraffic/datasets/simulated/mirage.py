@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtraffic.datasets.mirage_apps import BACKGROUND, FLOWS19, FLOWS22, FOLDERS22
+from jaxtraffic.datasets.mirage.apps import BACKGROUND, FLOWS19, FLOWS22, FOLDERS22
 from jaxtraffic.datasets.ragged import starts_of
 from jaxtraffic.datasets.roots import replacing
 from jaxtraffic.datasets.simulated.traffic import TCP, Traffic, simulate_traffic

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.netflow import FlowRecords, write_netshare
-from jaxtraffic.datasets.netflow_fields import PROTOCOL_NAMES
+from jaxtraffic.datasets.netflow.fields import PROTOCOL_NAMES
+from jaxtraffic.datasets.netflow.records import FlowRecords, write_netshare
 from jaxtraffic.datasets.roots import replacing
 from jaxtraffic.datasets.simulated.marker import write_marker
 from jaxtraffic.datasets.simulated.traffic import Traffic, simulate_traffic

@@ -101,7 +101,7 @@ def flows_of(blocks):
     return sorted((row for block in blocks for row in as_rows(block)), key=lambda flow: flow["first"])
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(9))
 def test_equal_to_a_dictionary(seed):
     rng = np.random.default_rng(seed)
     rows = random_rows(rng, 2000, hosts=int(rng.integers(1, 5)), step=float(rng.choice([0.05, 0.5, 3.0])))
@@ -119,15 +119,15 @@ def test_equal_to_a_dictionary(seed):
     assert len(expected) > 10
 
 
-@pytest.mark.parametrize("round_packets", [1, 7, 64, 1000])
+@pytest.mark.parametrize("round_packets", [1, 7, 64, 500])
 def test_small_rounds_change_nothing_where_times_go_forward(round_packets):
     rng = np.random.default_rng(5)
-    rows = random_rows(rng, 1500, hosts=4, step=0.5)
+    rows = random_rows(rng, 700, hosts=4, step=0.5)
     times = sorted(row[1] for row in rows)
     rows = [(row[0], time, *row[2:]) for row, time in zip(rows, times)]
     expected, late = plain_flows(rows, length=4, payload_only=False, layer="ip", idle=20 * SECOND, active=60 * SECOND)
     settings = FlowSettings(4, False, "ip", 20 * SECOND, 60 * SECOND)
-    blocks, _ = run(rows, settings, [100, 101, 900], round_packets)
+    blocks, _ = run(rows, settings, [100, 101, 600], round_packets)
     assert not late
     assert flows_of(blocks) == expected
 
@@ -216,6 +216,15 @@ def test_a_full_table_ends_the_flows_that_were_silent_for_longest():
     assert table.counts[EARLY] == 190
     blocks, table = run(rows, FlowSettings(max_flows=50, idle_timeout=10_000 * SECOND), [], 10)
     assert len(flows_of(blocks)) == 50 and not table.counts
+
+
+def test_of_flows_that_are_equally_old_those_that_began_first_end_early():
+    rows = [(k, 0 if k < 30 else k * SECOND, 4, 17, 1, 1000 + k % 40, 2, 53, 0, 40, 12) for k in range(45)]
+    blocks, table = run(rows, FlowSettings(max_flows=25, idle_timeout=10_000 * SECOND), [], 40)
+    assert table.counts[EARLY] == 15
+    flows = flows_of(blocks)
+    assert [flow["first"] for flow in flows] == list(range(45))
+    assert [flow["first"] for flow in as_rows(blocks[0])] == list(range(15))
 
 
 def test_idle_flows_leave_the_table():

@@ -108,7 +108,7 @@ def test_memory_is_bounded():
         fragment=np.full(5000, FIRST_FRAGMENT, np.uint8),
         identification=np.arange(5000, dtype=np.uint32),
     )
-    for block in range(20):
+    for block in range(8):
         shifted = dataclasses.replace(packets, number=packets.number + block * 20_000)
         stage.add(shifted, int(shifted.number[-1]))
         assert stage._firsts is None or len(stage._firsts) <= fragments.BEFORE

@@ -104,6 +104,8 @@ LINKS = {
     "PPP with one byte of protocol": (9, b"\x21" + V4, IS_V4),
     "PPP with MPLS": (9, b"\xff\x03\x02\x81" + mpls(V4), IS_V4),
     "PPP in HDLC": (50, b"\xff\x03\x00\x21" + V4, IS_V4),
+    "Cisco HDLC in the link type of PPP": (50, b"\x0f\0\x08\0" + V4, IS_V4),
+    "Cisco HDLC in the link type of PPP, multicast": (50, b"\x8f\0\x86\xdd" + V6, IS_V6),
     "PPPoE as link": (51, pppoe(V4), IS_V4),
     "raw 12": (12, V4, IS_V4),
     "raw 14": (14, V6, IS_V6),

@@ -69,9 +69,9 @@ def plain_rows(frames):
 
 @pytest.mark.parametrize("payload_only", [False, True])
 @pytest.mark.parametrize("layer", ["ip", "payload"])
-@pytest.mark.parametrize("block_bytes", [2000, 8 << 20])
+@pytest.mark.parametrize("block_bytes", [4000, 8 << 20])
 def test_equal_to_dpkt_and_a_dictionary(payload_only, layer, block_bytes):
-    frames = random_frames(3000, seed=1)
+    frames = random_frames(1500, seed=1)
     options = ReadOptions(length=7, payload_only=payload_only, size_layer=layer)
     blocks = read(pcap(frames), options, block_bytes=block_bytes, idle_timeout=5, active_timeout=60)
     expected, late = plain_flows(

@@ -8,11 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from jaxtraffic.datasets import cesnet
+from jaxtraffic.datasets.cesnet import day_files as cesnet
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.datasets.simulated.quic_services import SERVICES
 from jaxtraffic.errors import DataError
-from tests.datasets.raw_files import read_day
+from tests.datasets.cesnet.raw_files import read_day
 
 
 @pytest.fixture(scope="module")

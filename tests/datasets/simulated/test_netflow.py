@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from jaxtraffic.datasets.netflow import read_cidds, read_flow_records, read_ugr16
+from jaxtraffic.datasets.netflow.records import read_cidds, read_flow_records, read_ugr16
 from jaxtraffic.datasets.simulated import netflow as simulated
 from jaxtraffic.datasets.simulated.traffic import simulate_traffic
 

@@ -1,0 +1,1 @@
+"""Flow records: UGR16, CIDDS and the tables of NetShare."""

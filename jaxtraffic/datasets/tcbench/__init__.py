@@ -1,0 +1,1 @@
+"""Tables of tcbench, v1 and dev."""
