@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from jaxtraffic.command.look_at_data import Head, Info, List, Verify
+from jaxtraffic.command.look_at_records import Records
 from jaxtraffic.command.write_data import Convert, Export, Simulate
 
 Command = (
@@ -17,4 +18,5 @@ Command = (
     | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[Simulate, tyro.conf.subcommand("simulate")]
     | Annotated[Head, tyro.conf.subcommand("head")]
+    | Annotated[Records, tyro.conf.subcommand("records")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,19 @@ from jaxtraffic.datasets.export.series_packets import CLIENT_NETWORK
 from jaxtraffic.datasets.export.tables import write_npz, write_tcbench_parquet
 from jaxtraffic.datasets.interchange import write_parquet
 from jaxtraffic.datasets.labelled import LabelledFlows
-from jaxtraffic.datasets.simulated.marker import read_marker, write_marker
+from jaxtraffic.datasets.simulated.marker import MARKER, read_marker, write_marker
+from jaxtraffic.datasets.simulated.netflow import simulate_cidds, simulate_netshare, simulate_ugr16
 from jaxtraffic.errors import ConfigError, DataError
 
 FORMATS = ("parquet", "tcbench", "npz", "pcap")
 """What `export_flows` writes."""
+
+RECORDS: dict[str, Callable[[Path, int, int], None]] = {
+    "netshare": simulate_netshare,
+    "ugr16": simulate_ugr16,
+    "cidds": simulate_cidds,
+}
+"""Layouts of flow records, which `read_flow_records` reads -> what writes simulated ones."""
 
 SIMULATION = 1
 """Version of the simulated files; raise it when the same seed gives others."""
@@ -27,7 +36,7 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
     """Writes simulated traffic in the true raw layout of a set, and a marker that says that it is simulated.
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS` or of `RECORDS`.
         folder: where; new, empty, or holding an earlier simulation of the same settings, which is left as it is.
         n_flows: flows, about.
         seed: the same seed gives the same bytes.
@@ -39,9 +48,9 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
         ConfigError: a format that is never simulated, or a folder that holds something else.
         DataError: the folder cannot be written.
     """
-    dataset = describe(name)
+    make, find = _simulator(name)
     folder = Path(folder)
-    if dataset.simulate is None:
+    if make is None:
         raise ConfigError(f"{name} is never simulated; simulate another set and export it")
     if n_flows < 1:
         raise ConfigError(f"n_flows must be at least 1, got {n_flows}")
@@ -49,14 +58,28 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
     if folder.is_dir() and any(folder.iterdir()):
         if read_marker(folder) != {"simulated": True, **settings}:
             raise ConfigError(f"{folder} holds something else; choose a new folder")
-        return dataset.find(folder)
+        return find(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        dataset.simulate(folder, n_flows, seed)
+        make(folder, n_flows, seed)
         write_marker(folder, settings)
     except OSError as error:
         raise DataError(folder, f"cannot be written: {error.strerror or error}", remedy="choose another") from error
-    return dataset.find(folder)
+    return find(folder)
+
+
+def _simulator(
+    name: str,
+) -> tuple[Callable[[Path, int, int], None] | None, Callable[[Path], list[Path]]]:
+    """What writes the files of a set or a layout of flow records, and what finds them."""
+    if name in RECORDS:
+        return RECORDS[name], _files
+    dataset = describe(name)
+    return dataset.simulate, dataset.find
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
 
 
 def export_flows(

@@ -114,6 +114,17 @@ def test_every_simulated_set_is_found_read_and_says_simulated(name, tmp_path):
     assert (flows.iat > 0).any() == DATASETS[name].has_times
 
 
+@pytest.mark.parametrize("layout", ["netshare", "ugr16", "cidds"])
+def test_flow_records_are_simulated_and_shown(capsys, tmp_path, layout):
+    code, made = run_json(capsys, "data", "simulate", layout, "--out", tmp_path / layout, "--flows", "50")
+    assert code == 0
+    code, shown = run_json(capsys, "data", "records", made["sources"][0], "--n", "4")
+    assert (code, shown["source"], len(shown["head"])) == (0, "simulated", 4)
+    assert sum(shown["classes"].values()) == shown["records"] >= 20
+    code, out, _ = run(capsys, "data", "records", made["sources"][0])
+    assert (code, "destination" in out) == (0, True)
+
+
 def test_the_module_runs():
     done = subprocess.run([sys.executable, "-m", "jaxtraffic", "data", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
