@@ -16,6 +16,8 @@ from jaxtraffic.datasets.ragged import pad
 from jaxtraffic.errors import DataError
 from jaxtraffic.series import PacketSeries
 
+SECONDS_OF_A_DAY = 86_400
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelledFlows:
@@ -129,3 +131,12 @@ def grouped_by_capture(table: LabelledFlows) -> LabelledFlows:
         return table
     group = capture.rank("dense").cast(pl.Int32).to_numpy() - 1
     return dataclasses.replace(table, flows=table.flows.replace(group=group))
+
+
+def dated(table: LabelledFlows) -> LabelledFlows:
+    """Flows whose recording period no file name says get the day (UTC) on which they start, for splits by time."""
+    if "start" not in table.facts.columns:
+        return table
+    day = (pl.col("start") / SECONDS_OF_A_DAY).floor().cast(pl.Int32, strict=False)
+    known = pl.coalesce("day", day) if "day" in table.facts.columns else day
+    return dataclasses.replace(table, facts=table.facts.with_columns(known.alias("day")))

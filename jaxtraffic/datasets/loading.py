@@ -17,7 +17,7 @@ from jaxtraffic.datasets.conversion import converted_sources, is_converted, read
 from jaxtraffic.datasets.curation import Dropped, check_tier, curate, draw
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.flow_block import ReadOptions
-from jaxtraffic.datasets.labelled import LabelledFlows, grouped_by_capture, merge
+from jaxtraffic.datasets.labelled import LabelledFlows, dated, grouped_by_capture, merge
 from jaxtraffic.datasets.parquet_set import PARQUET, read_place
 from jaxtraffic.datasets.reading import read_sources, skipping_damaged
 from jaxtraffic.datasets.roots import data_root as resolve_root
@@ -124,7 +124,7 @@ def load_labelled(
         if skip_damaged:
             dataset = skipping_damaged(dataset)
         table = _read(dataset, place, root, options, real=real, days=days, workers=workers)
-    table = grouped_by_capture(table) if table.flows.group is None else table
+    table = dated(grouped_by_capture(table) if table.flows.group is None else table)
     if dataset.warn is not None:
         dataset.warn(table.facts)
     dropped = [

@@ -139,3 +139,12 @@ def test_damaged_sources_are_left_out_whole_where_that_is_wanted(tmp_path, caplo
     assert [len(part) for part in parts] == [20, 0, 20], "nothing of a damaged source, not even its good blocks"
     assert labelled.merge(parts, tmp_path).left_out[reading.DAMAGED] == 1
     assert "1.flows" in caplog.text
+
+
+def test_days_come_from_the_start_where_no_file_name_says_them():
+    series = labelled.from_blocks([], "x", name="n", length=3).flows
+    day = pl.Series([7, None, None, None], dtype=pl.Int32)
+    facts = pl.DataFrame({"start": [0.0, 86_399.9, 86_400.0, None], "day": day})
+    assert labelled.dated(labelled.LabelledFlows(series, facts)).facts["day"].to_list() == [7, 0, 1, None]
+    assert labelled.dated(labelled.LabelledFlows(series, facts.drop("day"))).facts["day"].to_list() == [0, 0, 1, None]
+    assert labelled.dated(labelled.LabelledFlows(series, facts.drop("start"))).facts["day"].to_list()[1] is None

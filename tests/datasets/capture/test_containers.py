@@ -191,6 +191,11 @@ def test_damage_in_blocks_names_the_packet():
     broken[-4:] = struct.pack("<I", 40)
     with pytest.raises(DataError, match="packet 2"):
         framed(bytes(broken))
+    for kind, header in ((enhanced(2, b"efgh"), 20), (obsolete(2, b"efgh"), 20), (simple(b"efgh"), 8)):
+        longer = bytearray(kind)
+        longer[header] = 5
+        with pytest.raises(DataError, match="beyond its block in packet 1"):
+            framed(section() + interface() + bytes(longer))
     with pytest.raises(DataError, match="byte order"):
         framed(data + struct.pack("<IIIII", 0x0A0D0D0A, 28, 7, 0, 0) + bytes(8))
     with pytest.raises(DataError, match="version 2"):

@@ -165,6 +165,10 @@ def test_the_client_is_inside_the_client_network():
     for network, client in ((None, 50000), ("2001:db8::2:0/112", 53), ("2001:db8::1/128", 50000), ("::/0", 50000)):
         (row,) = as_rows(read(six, client_network=network))
         assert row["client_port"] == client
+    (row,) = as_rows(
+        read(pcap([(0, ethernet(ipv4(udp(), 17, source="192.0.2.9", target="10.0.0.1")))]), client_network="0.0.0.0/0")
+    )
+    assert row["client_port"] == 50000, "where both sides are inside, the network says nothing"
     with pytest.raises(ConfigError, match="client_network"):
         read(data, client_network="ten")
 
