@@ -217,7 +217,7 @@ def _describe_data(
         "size_layer": flows.size_layer,
         "tier": options.tier,
         "fold": options.fold,
-        "group": options.group,
+        "group": options.group or ("capture" if flows.group is not None else None),
         "max_flows": options.max_flows,
         "n_flows": len(flows),
         "n_train": len(parts.train),

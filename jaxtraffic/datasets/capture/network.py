@@ -24,7 +24,7 @@ MAX_EXTENSIONS = 8
 """Extension headers that are followed."""
 
 TCP, UDP = 6, 17
-_FRAGMENT, _AUTHENTICATION, _NOTHING = 44, 51, 59
+_FRAGMENT, _AUTHENTICATION = 44, 51
 # hop-by-hop options, routing, destination options, mobility, HIP, Shim6: a length in units of 8 bytes beyond the first
 _OPTIONS = (0, 43, 60, 135, 139, 140)
 
@@ -183,7 +183,7 @@ def _ipv6(views: Views, state: _State, which: np.ndarray) -> None:
     length = views.u16[at + 4].astype(np.int64)
     following = views.u8[at + 6].astype(np.int64)
     # jumbograms, and segmentation offload: to the end of the frame
-    total = np.where((length == 0) & (following != _NOTHING), state.frame_end[which] - at, 40 + length)
+    total = np.where(length == 0, state.frame_end[which] - at, 40 + length)
     state.size[which] = total
     state.last[which] = at + total
     state.next[which] = following

@@ -263,6 +263,7 @@ def test_sizes_do_not_depend_on_what_was_captured():
     assert decode_one(frame[:48], original=len(frame)) == expected(4, 1040, 1000)
     assert decode_one(frame[:47], original=len(frame)) == network.CUT
     assert decode_one(frame[:33], original=len(frame)) == network.CUT
+    assert decode_one(frame[:10]) == "malformed packets: the frame ends before its headers"
     assert decode_one(frame[:33]) == "malformed packets: the frame ends before its headers"
     # the length of an offloaded packet is that of its frame on the wire
     frame = ethernet(ipv4(tcp(bytes(1000), flags=0x18), 6, total=0))
