@@ -28,7 +28,9 @@ _NAMES = {
     "PacketSeries": "series",
     "load": "datasets",
     "read_parquet": "datasets",
+    "read_pcap": "datasets",
     "write_parquet": "datasets",
+    "write_pcap": "datasets",
 }
 
 __all__ = ["__version__", *_ROOMS, *_NAMES]

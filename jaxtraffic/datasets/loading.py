@@ -39,6 +39,29 @@ def load_with_counts(name: str, **options: Any) -> tuple[PacketSeries, list[Drop
     return table.flows, dropped
 
 
+def read_pcap(
+    path: str | Path, *, size_layer: str = "ip", length: int = 30, workers: int | None = None, **reader: Any
+) -> PacketSeries:
+    """Reads the flows of a capture, or of a folder of them, without any curation.
+
+    Args:
+        path: pcap or pcapng, plain or gzip; or a folder.
+        size_layer: "ip" (IP total length) or "payload" (TCP or UDP payload).
+        length: packets of a flow that are kept.
+        workers: processes that read; None: one for each core where it pays.
+        reader: label, idle_timeout, active_timeout, client_network and so on: see `capture.sets.read_pcap`.
+
+    Returns:
+        Flows; classes by popularity.
+
+    Raises:
+        ConfigError: an option that does not fit.
+        DataError: a capture that cannot be read to its end.
+    """
+    options = {"size_layer": size_layer, "length": length, "workers": workers, "reader": reader}
+    return load("pcap", path=path, curated=False, **options)
+
+
 def load_labelled(
     name: str,
     *,

@@ -110,7 +110,7 @@ def read(
         raise DataError(path, "no rows", expected="one row for each flow", remedy=_FETCH_AGAIN)
 
 
-def from_dataframe(
+def from_nfstream(
     frame: Any,
     *,
     accounting_mode: int,
@@ -142,7 +142,7 @@ def from_dataframe(
         table = pl.DataFrame({name: _series(frame[name], name) for name in wanted})
     except (AttributeError, TypeError, ValueError, OverflowError, pl.exceptions.PolarsError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"from_dataframe needs a DataFrame of NFStream ({reason})") from error
+        raise ConfigError(f"from_nfstream needs a DataFrame of NFStream ({reason})") from error
     if not table.height:
         raise DataError("DataFrame", "no rows", expected="one row for each flow", remedy=_FETCH_AGAIN)
     blocks = [_block(table, mode, label, options, Path("DataFrame"), 1)]

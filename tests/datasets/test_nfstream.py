@@ -191,7 +191,7 @@ def test_data_frames_of_pandas_and_polars(table):
     arrays = Frame({name: [np.array(cell) if name in nfstream_lists() else cell for cell in lists[name].to_list()]
                     for name in lists.columns})  # fmt: skip
     for frame in (text, lists, Frame(lists.to_dict(as_series=False)), arrays):
-        result = nfstream.from_dataframe(frame, accounting_mode=3, length=30)
+        result = nfstream.from_nfstream(frame, accounting_mode=3, length=30)
         assert len(result) == N
         assert result.flows.size_layer == "payload"
         for index, (size, direction, iat) in enumerate(expected):
@@ -200,20 +200,20 @@ def test_data_frames_of_pandas_and_polars(table):
             np.testing.assert_array_equal(result.flows.direction[index], np.r_[direction, np.zeros(30 - n, np.int8)])
             np.testing.assert_allclose(result.flows.iat[index, :n], iat)
         assert result.facts["client_port"].to_list() == text["src_port"].to_list()
-    labelled = nfstream.from_dataframe(text, accounting_mode=3, label="application_category_name")
+    labelled = nfstream.from_nfstream(text, accounting_mode=3, label="application_category_name")
     assert set(labelled.flows.class_names) == {category for _, category in simulated.APPS}
 
 
 def test_data_frames_that_are_none():
     for frame in (None, [1], {"a": 1}, Frame({**{name: [1] for name in HEADER}, "splt_ps": [object()]})):
         with pytest.raises(JaxTrafficError):
-            nfstream.from_dataframe(frame, accounting_mode=3)
+            nfstream.from_nfstream(frame, accounting_mode=3)
     with pytest.raises(DataError, match="field splt_ps: missing column"):
-        nfstream.from_dataframe(pl.DataFrame({"a": [1]}), accounting_mode=3)
+        nfstream.from_nfstream(pl.DataFrame({"a": [1]}), accounting_mode=3)
     with pytest.raises(DataError, match="no rows"):
-        nfstream.from_dataframe(Frame({name: [] for name in HEADER}), accounting_mode=3)
+        nfstream.from_nfstream(Frame({name: [] for name in HEADER}), accounting_mode=3)
     with pytest.raises(ConfigError, match="accounting_mode=2"):
-        nfstream.from_dataframe(pl.DataFrame(), accounting_mode=2)
+        nfstream.from_nfstream(pl.DataFrame(), accounting_mode=2)
 
 
 BAD = {

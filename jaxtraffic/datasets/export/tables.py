@@ -123,7 +123,10 @@ def _array(archive: zipfile.ZipFile, name: str, path: Path) -> np.ndarray:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise ValueError(f"array format {version}")
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    except Exception as error:  # the header is a Python literal: damage shows in any error of the parser
+        raise ValueError(f"no array header in {name}") from error
     left = len(data) - stream.tell()
     n = 1
     for extent in shape:
