@@ -17,6 +17,20 @@ import pytest  # noqa: E402
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Spreads a run of the whole suite over two processes, file by file, where pytest-xdist is installed.
+
+    Runs of single files or folders stay in one process, and so do runs that ask for a number of processes themselves.
+    """
+    chosen = any(not argument.startswith("-") for argument in config.invocation_params.args)
+    inside = "PYTEST_XDIST_WORKER" in os.environ
+    if chosen or inside or ON_ACCELERATOR or config.option.usepdb or not config.pluginmanager.hasplugin("xdist"):
+        return
+    if config.option.numprocesses is None:
+        config.option.numprocesses, config.option.dist = 2, "loadfile"
+
+
 def pytest_collection_modifyitems(items):
     """Skips what needs an accelerator where there is none or it was not asked for."""
     if not ON_ACCELERATOR or jax.default_backend() == "cpu":

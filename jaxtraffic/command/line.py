@@ -39,6 +39,9 @@ def report_errors() -> Iterator[None]:
     except Interrupted as error:
         errors.print(f"interrupted: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(143)
+    except KeyboardInterrupt:
+        errors.print("interrupted", highlight=False)
+        sys.exit(130)
     except JaxTrafficError as error:
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1 if isinstance(error, TrainingError) else 2)

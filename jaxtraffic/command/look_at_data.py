@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 from rich.text import Text
 
 from jaxtraffic import datasets
-from jaxtraffic.command.places import Bar, Flows, Place
+from jaxtraffic.command.places import Bar, Flows, Layer, Place
 from jaxtraffic.command.screen import dropped_lines, show, table
 from jaxtraffic.datasets import verification
+from jaxtraffic.datasets.loading import sources_at
+from jaxtraffic.errors import ConfigError, DataError
 
 _NUMBERS = ("published", "found", "flows", "packets")
 _STYLES = {"match": "green", "differs": "bold red", "missing": "bold red", "unknown": "bold red", "part": "yellow"}
@@ -32,9 +35,14 @@ class List:
     def run(self) -> int:
         """Prints the table."""
         root = datasets.data_root(self.data_root)
-        rows = []
+        rows, problems = [], []
         for name, dataset in datasets.DATASETS.items():
-            found = None if dataset.needs_path else len(dataset.find(root)) if root.is_dir() else 0
+            found = None if dataset.needs_path else 0
+            if found is not None and root.is_dir():
+                try:
+                    found = len(sources_at(dataset, root))
+                except DataError as error:
+                    problems.append(f"{name}: {error}")
             rows.append(
                 {
                     "name": name,
@@ -46,16 +54,27 @@ class List:
                     "sources": found,
                 }
             )
-        columns = ("name", "title", "sizes", "packets", "times", "licence", "sources")
+        columns = ("name", "title", "sizes", "packets", "times", "sources")
+        # what is said in brackets, and the licence, would make the table too wide for a terminal: `info` says them
         shown = [
-            [*row.values()][:4] + ["yes" if row["times"] else "no", row["licence"], row["sources"]] for row in rows
+            (row["name"], _short(row["title"]), row["sizes"], row["packets"], _yes(row["times"]), row["sources"])
+            for row in rows
         ]
         lines = [
             table(f"Data sets; sources found in {root}", columns, shown, numbers=("packets", "sources")),
             "Sources: - means that the place is given with --path. More of one: python -m jaxtraffic data info NAME",
+            *problems,
         ]
-        show({"data_root": str(root), "datasets": rows}, lines, as_json=self.json)
+        show({"data_root": str(root), "datasets": rows, "problems": problems}, lines, as_json=self.json)
         return 0
+
+
+def _short(title: str) -> str:
+    return re.split(r" \(|, | of | in |: ", title)[0]
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +84,10 @@ class Info(Place):
     def run(self) -> int:
         """Prints it."""
         dataset = self.dataset
-        found = dataset.find(self.searched) if self.searched.exists() and (self.path or not dataset.needs_path) else []
+        if self.path is not None and not self.path.exists():
+            raise DataError(self.path, "no such file or folder", remedy="check the path; " + dataset.obtain)
+        search = self.searched.exists() and (self.path or not dataset.needs_path)
+        found = sources_at(dataset, self.searched) if search else []
         published = dataset.published
         facts: dict[str, Any] = {
             "name": dataset.name,
@@ -99,6 +121,9 @@ def _curation(dataset: datasets.Dataset) -> list[str]:
 class Verify(Place):
     """Counts files, flows and classes on disk and compares with published figures; exit code 1: they differ."""
 
+    size_layer: Layer | None = None
+    """Layer of the sizes, for sets that cannot be read without it."""
+
     def run(self) -> int:
         """Reads everything and prints the comparison."""
         dataset = self.dataset
@@ -106,7 +131,11 @@ class Verify(Place):
         clock = time.perf_counter()
         with Bar("reading", sources) as bar:
             found = verification.summarise(
-                dataset, sources, workers=self.workers, report=lambda part: bar.step(part.flows)
+                dataset,
+                sources,
+                size_layer=self.size_layer,
+                workers=self.workers,
+                report=lambda part: bar.step(part.flows),
             )
         seconds = time.perf_counter() - clock
         checks = verification.verify(dataset, found)
@@ -151,6 +180,8 @@ class Head(Flows):
 
     def run(self) -> int:
         """Loads and prints."""
+        if self.n < 1:
+            raise ConfigError(f"--n must be at least 1, got {self.n}")
         found, dropped = self.load()
         flows = found.flows[: self.n]
         rows = []

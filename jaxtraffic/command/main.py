@@ -17,7 +17,7 @@ from jaxtraffic.command.screen import show
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Data sets: list, info, verify, convert, export, simulate, head."""
+    """Data sets: list, info, verify, convert, export, simulate, head; flow records: records."""
 
     command: tyro.conf.OmitSubcommandPrefixes[Command]
 

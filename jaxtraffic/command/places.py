@@ -65,8 +65,8 @@ class Place:
 class Flows(Place):
     """Which flows."""
 
-    curation: bool = True
-    """Apply the rules of curation of the set."""
+    no_curation: bool = False
+    """Apply no rule of curation: every flow and packet of the files, but for flows without packets."""
     tier: str = "all"
     """Classes to keep: 50 (the 50 most popular) or all."""
     max_flows: int | None = None
@@ -91,7 +91,7 @@ class Flows(Place):
             self.name,
             path=self.path,
             data_root=self.data_root,
-            curated=self.curation,
+            curated=not self.no_curation,
             workers=self.workers,
             skip_damaged=self.skip_damaged,
             reader=datasets.reader_options(self.name, label=self.label, more=self.reader),

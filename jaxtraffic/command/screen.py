@@ -31,7 +31,9 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], *, 
     """A table of text; the columns named in `numbers` are aligned right, whole numbers get thousands separators."""
     grid = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
-        grid.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        # a name is there to be copied: it stays in one piece
+        right = "right" if column in numbers else "left"
+        grid.add_column(column, justify=right, overflow="fold", no_wrap=column == "name")
     for row in rows:
         grid.add_row(*(_cell(value) for value in row))
     return grid
@@ -48,7 +50,8 @@ def _cell(value: Any) -> Text:
 
 
 def progress() -> Progress:
-    """A bar over sources, weighted by their bytes, with the time that is left; on standard error."""
+    """A bar over sources, weighted by their bytes, with the time left; on standard error if that is a terminal."""
+    console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -56,7 +59,8 @@ def progress() -> Progress:
         TextColumn("{task.percentage:>3.0f}%"),
         TextColumn("{task.fields[done]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=not console.is_terminal,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +16,8 @@ from jaxtraffic.command.places import Bar, Flows, Layer, Place
 from jaxtraffic.command.screen import dropped_lines, show
 from jaxtraffic.datasets import conversion
 from jaxtraffic.datasets.flow_block import ReadOptions
+from jaxtraffic.datasets.writing import RECORDS
+from jaxtraffic.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +26,8 @@ class Convert(Place):
 
     out: Path | None = None
     """Folder of the result; default: converted/NAME in the data root."""
-    curation: bool = True
-    """Leave out packets without payload where the set's curation does so; its other rules are applied on loading."""
+    no_curation: bool = False
+    """Keep packets without payload also where the set's curation leaves them out (other rules: on loading)."""
     length: int | None = None
     """Packets kept of a flow."""
     size_layer: Layer | None = None
@@ -34,7 +38,11 @@ class Convert(Place):
         dataset = self.dataset
         sources, simulated = self.sources()
         out = self.out or datasets.data_root(self.data_root) / "converted" / dataset.name
-        options = ReadOptions(self.length or dataset.length, dataset.payload_only and self.curation, self.size_layer)
+        if self.length is not None and self.length < 1:
+            raise ConfigError(f"--length must be at least 1, got {self.length}")
+        options = ReadOptions(
+            self.length or dataset.length, dataset.payload_only and not self.no_curation, self.size_layer
+        )
         clock = time.perf_counter()
         with Bar("converting", sources) as bar:
             records = conversion.convert(
@@ -61,11 +69,13 @@ class Convert(Place):
             "left_out": left_out,
             "seconds": round(seconds, 3),
         }
+        # packets without payload that were kept fit no curation that leaves them out
+        raw = ", curated=False" if dataset.payload_only and self.no_curation else ""
         lines = [
             f"{content['flows']:,} flows of {content['sources']:,} sources in {content['shards']:,} shards: {out} "
             f"({content['fresh']:,} sources read now, {seconds:.1f} s)",
             *(f"left out while reading: {number:,} {name}" for name, number in left_out.items()),
-            f'load it: jaxtraffic.load("{dataset.name}", path="{out}")',
+            f'load it: jaxtraffic.load("{dataset.name}", path="{out}"{raw})',
         ]
         show(content, lines, as_json=self.json)
         return 0
@@ -75,8 +85,8 @@ class Convert(Place):
 class Export(Flows):
     """Writes curated flows as our parquet, tcbench's parquet, NumPy npz, or pcap."""
 
-    out: Path = Path("flows.parquet")
-    """File to write."""
+    out: Path | None = None
+    """File to write; default: flows.FORMAT in the current folder."""
     format: Literal["parquet", "tcbench", "npz", "pcap"] = "parquet"
     """What to write."""
     transport: Literal["tcp", "udp"] | None = None
@@ -89,11 +99,12 @@ class Export(Flows):
     def run(self) -> int:
         """Loads, writes, and says what was written."""
         found, dropped = self.load()
+        out = self.out or Path("flows.tcbench.parquet" if self.format == "tcbench" else f"flows.{self.format}")
         notes = datasets.export_flows(
-            found, self.out, self.format, transport=self.transport, handshake=self.handshake, impossible=self.impossible
+            found, out, self.format, transport=self.transport, handshake=self.handshake, impossible=self.impossible
         )
         content = {
-            "out": str(self.out),
+            "out": str(out),
             "format": self.format,
             "flows": len(found),
             "classes": len(found.flows.class_names),
@@ -104,7 +115,7 @@ class Export(Flows):
         }
         lines = [
             f"{len(found):,} flows of {len(found.flows.class_names)} classes ({found.flows.source}, sizes of the "
-            f"{found.flows.size_layer} layer): {self.out}",
+            f"{found.flows.size_layer} layer): {out}",
             *notes,
             *dropped_lines(dropped),
         ]
@@ -138,7 +149,15 @@ class Simulate:
         content = {"out": str(out), "sources": [str(path) for path in sources], "seconds": round(seconds, 3)}
         lines = [
             f"simulated {self.name}: {len(sources):,} sources in {out} ({seconds:.1f} s)",
-            f"read it: python -m jaxtraffic data head {self.name} --path {out}",
+            f"read it: python -m jaxtraffic data {self._look(out, sources)}",
         ]
         show(content, lines, as_json=self.json)
         return 0
+
+    def _look(self, out: Path, sources: Sequence[Path]) -> str:
+        """A command that shows what was written, whatever its size."""
+        if self.name in RECORDS:
+            return f"records {shlex.quote(str(sources[0]))}"
+        # a small set has no class that curation would keep
+        layer = " --size-layer payload" if self.name == "nfstream" else ""
+        return f"head {self.name} --path {shlex.quote(str(out))} --no-curation{layer}"

@@ -29,6 +29,9 @@ FETCH_AGAIN = "fetch the file again and compare its checksum"
 XZ_MEMORY = 256 << 20
 """Bytes that the decompressor of an xz file may take; `xz -9`, the largest preset, needs 65 MiB."""
 
+MAX_ROW_BYTES = 1 << 20
+"""A line that is longer is none where its block cannot be parsed."""
+
 _READ_BYTES = 1 << 20
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"
 
@@ -180,6 +183,9 @@ def parse_rows(
     if block and not block.endswith(b"\n"):
         # polars passes over an empty field too many at the very end of its input
         block += b"\n"
+    if block.count(b",") < block.count(b"\n") * (len(names) - 1):
+        # rows too short, unless line ends stand in quotes: polars would fill them all up with nulls first, in memory
+        _refuse_bad_row(block, names, path, first_row)
     columns = [f"c{index}" for index in range(len(names))]
     try:
         # all columns, not the wanted ones only: polars counts the fields of a row only then
@@ -221,6 +227,14 @@ def _refuse_bad_text(block: bytes, path: Path, first_row: int) -> None:
 def _refuse_bad_row(block: bytes, names: Sequence[str], path: Path, first_row: int) -> None:
     """Raises DataError for the first row that has not one field for each column, if there is one."""
     expected = f"{len(names)} fields"
+    start = 0
+    while len(block) - start > MAX_ROW_BYTES:
+        end = block.rfind(b"\n", start, start + MAX_ROW_BYTES) + 1
+        if not end:
+            # taken apart, millions of fields would fill the memory
+            row = first_row + block.count(b"\n", 0, start)
+            raise DataError(path, f"a line of over {MAX_ROW_BYTES} bytes", row=row, expected=expected, remedy=REMEDY)
+        start = end
     rows = csv.reader(io.StringIO(block.decode("utf-8"), newline=""), strict=True)
     for row in itertools.count(first_row):
         try:

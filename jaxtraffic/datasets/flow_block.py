@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.ragged import MAX_SIZE, Fields, Ragged, check_values, starts_of
-from jaxtraffic.errors import ConfigError
+from jaxtraffic.datasets.ragged import MAX_SIZE, REMEDY, Fields, Ragged, check_values, locate, starts_of
+from jaxtraffic.errors import ConfigError, DataError
 
 FACTS: dict[str, pl.DataType] = {
     "start": pl.Float64(),
@@ -118,6 +118,7 @@ def make_block(
         DataError: a value that no packet can have.
     """
     check_values(packets, path, fields, first_row=first_row)
+    check_times(packets, path, fields, first_row=first_row, iat_per_second=iat_per_second)
     dropped = dict(dropped or {})
     iat = packets.iat.astype(np.float64) / iat_per_second
     first = starts_of(packets.counts)[packets.counts > 0]
@@ -132,6 +133,19 @@ def make_block(
     return FlowBlock(
         cut(packets, options.length), label.cast(pl.String).rename("label"), frame, size_layer, dropped, source
     )
+
+
+def check_times(
+    packets: Ragged, path: str | Path, fields: Fields, *, first_row: int = 1, iat_per_second: float = 1.0
+) -> None:
+    """Raises DataError for the first time that is finite and yet more seconds than a float32 holds."""
+    wrong = packets.iat > np.float64(np.finfo(np.float32).max) * iat_per_second
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        row, packet = locate(packets.counts, at)
+        problem = f"inter-packet time of packet {packet + 1} is {packets.iat[at]}"
+        expected = f"{fields.iat_unit} that a flow can last"
+        raise DataError(path, problem, row=first_row + row, field=fields.iat, expected=expected, remedy=REMEDY)
 
 
 def no_flows(dropped: dict[str, int], size_layer: str) -> FlowBlock:
@@ -158,6 +172,9 @@ def facts_frame(facts: dict[str, object], n: int) -> pl.DataFrame:
     """[flow] frame of facts with the types of `FACTS`; one value stands for all flows, NaN in a float is null."""
     columns = []
     for name, values in facts.items():
+        if isinstance(values, str):
+            # names of files need not be UTF-8
+            values = values.encode("utf-8", "backslashreplace").decode()
         if values is None or isinstance(values, str | int | float | bool | np.generic):
             series = pl.Series(name, [values], dtype=FACTS[name], strict=False).new_from_index(0, n)
         else:
@@ -175,22 +192,15 @@ def without_empty(packets: Ragged) -> tuple[Ragged, int]:
     n_empty = int(keep.size - np.count_nonzero(keep))
     if not n_empty:
         return packets, 0
-    flow = np.repeat(np.arange(packets.counts.size), packets.counts)
-    # the time since the start of its flow, so that what is left out keeps counting
-    total = np.cumsum(packets.iat)
-    elapsed = (total - np.repeat(_at_start(total, packets.counts), packets.counts))[keep]
-    flow = flow[keep]
-    iat = np.diff(elapsed, prepend=0.0)
-    first = np.diff(flow, prepend=-1) != 0
-    iat[first] = 0.0
+    kept = np.flatnonzero(keep)
+    flow = np.repeat(np.arange(packets.counts.size), packets.counts)[kept]
+    iat = packets.iat[:0]
+    if kept.size:
+        # sums of what lies between two packets that stay: no flow's times touch those of another
+        iat = np.add.reduceat(packets.iat[: kept[-1] + 1], np.concatenate([[0], kept[:-1] + 1]))
+        iat[np.diff(flow, prepend=-1) != 0] = 0.0
     counts = np.bincount(flow, minlength=packets.counts.size).astype(np.int64)
-    return Ragged(counts, packets.size[keep], packets.direction[keep], np.maximum(iat, 0.0)), n_empty
-
-
-def _at_start(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """[flow] value at the first packet of each flow, 0 for flows without packets."""
-    first = starts_of(counts)
-    return np.where(counts > 0, values[np.minimum(first, max(values.size - 1, 0))], 0.0) if values.size else first * 0.0
+    return Ragged(counts, packets.size[kept], packets.direction[kept], iat), n_empty
 
 
 def cut(packets: Ragged, length: int) -> Ragged:

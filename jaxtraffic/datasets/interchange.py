@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.flow_block import FACTS
+from jaxtraffic.datasets.flow_block import FACTS, check_times
 from jaxtraffic.datasets.labelled import LabelledFlows
 from jaxtraffic.datasets.labels import LabelIndex
 from jaxtraffic.datasets.ragged import REMEDY, Fields, Ragged, check_values, pad
@@ -32,6 +32,9 @@ DEFAULT_LENGTH = 30
 
 KEY = "jaxtraffic"
 """Key of our metadata in a parquet file."""
+
+_MAX_POSITIONS = 1 << 24
+_MAX_EMPTY = 1_000
 
 _COUNT = "packets kept"
 OURS = Fields(size="size", direction="direction", iat="iat", iat_unit="seconds")
@@ -82,6 +85,7 @@ def write_parquet(
         "class_names": list(flows.class_names),
     }
     path = Path(path)
+    _refuse_name(path)
     try:
         with replacing(path) as temporary:
             frame.with_columns(lists).drop(_COUNT).write_parquet(temporary, metadata={KEY: json.dumps(metadata)})
@@ -125,8 +129,12 @@ def read_labelled(
         raise DataError(path, "no rows", expected="one row for each flow", remedy=_FETCH_AGAIN)
     block = ragged_lists(frame, fields, path)
     check_values(block, path, fields)
+    check_times(block, path, fields)
     label, class_names = _labels(frame, fields, metadata, path)
-    size, direction, iat = pad(block, length or metadata.get("length", DEFAULT_LENGTH), iat_per_second=1)
+    if length is None:
+        length = metadata.get("length", DEFAULT_LENGTH)
+        _check_length(length, block, path)
+    size, direction, iat = pad(block, length, iat_per_second=1)
     flows = PacketSeries(
         size,
         direction,
@@ -142,6 +150,18 @@ def read_labelled(
     return LabelledFlows(flows, frame.select(known) if known else pl.DataFrame({"packets": block.counts}))
 
 
+def _check_length(length: int, block: Ragged, path: Path) -> None:
+    """Refuses a stated length that asks for memory beyond all that the packets of the file could fill."""
+    if block.counts.size * length > max(_MAX_POSITIONS, _MAX_EMPTY * block.size.size) or length > _MAX_POSITIONS:
+        longest = int(block.counts.max(initial=0))
+        raise DataError(
+            path,
+            f"states a length of {str(length)[:20]} packets, and its longest flow has {longest}",
+            field=f"metadata {KEY}",
+            remedy="read it with a length of your own",
+        )
+
+
 def _read_file(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
     metadata = parquet_metadata(path)
     with parquet_errors(path):
@@ -155,6 +175,7 @@ def parquet_metadata(path: Path) -> dict[str, str]:
     Raises:
         DataError: a file that cannot be opened, is empty, is no parquet file, is truncated or damaged.
     """
+    _refuse_name(path)
     try:
         with path.open("rb") as file:
             head = file.read(4)
@@ -173,6 +194,24 @@ def parquet_metadata(path: Path) -> dict[str, str]:
         raise DataError(path, "truncated parquet file", expected=_EXPECTED, remedy=_FETCH_AGAIN)
     with parquet_errors(path):
         return pl.read_parquet_metadata(path)
+
+
+def is_readable(path: Path) -> bool:
+    """Whether a file opens as parquet; its values may be damaged for all that."""
+    try:
+        parquet_metadata(path)
+    except DataError:
+        return False
+    return True
+
+
+def _refuse_name(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            path, "the path is not UTF-8, and polars opens no other", remedy="rename the file or folder, or link to it"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -198,7 +237,9 @@ def own_metadata(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         own = json.loads(metadata[KEY])
         known = own["format"] == FORMAT
-        right = all(isinstance(own[key], kind) for key, kind in kinds.items()) and own["length"] > 0
+        right = all(type(own[key]) is kind for key, kind in kinds.items()) and own["length"] > 0
+        # refuses what is no text, and halves of surrogate pairs, which JSON can hold and UTF-8 cannot
+        "".join((*own["class_names"], own["name"])).encode()
         right &= own["size_layer"] in ("ip", "payload") and own["source"] in ("real", "simulated")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(path, "not the JSON we write", field=field, remedy=_FETCH_AGAIN) from error
@@ -262,7 +303,9 @@ def list_column(column: pl.Series, path: Path, *, floats: bool, first_row: int =
     if isinstance(column.dtype, pl.Array):
         column = column.arr.to_list()
     inner = column.dtype.inner if isinstance(column.dtype, pl.List) else None
-    if inner is None or not (inner.is_integer() or (floats and inner.is_float())):
+    # NumPy has no integers of 128 bits, and no size needs them
+    wide = inner is not None and str(inner).endswith("128")
+    if inner is None or wide or not (inner.is_integer() or (floats and inner.is_float())):
         expected = f"a list of {'numbers' if floats else 'integers'} in each row"
         raise DataError(path, f"column of {column.dtype}", field=column.name, expected=expected, remedy=_FETCH_AGAIN)
     refuse_rows(column.is_null(), "null", column.name, "a list", path, first_row=first_row)

@@ -13,7 +13,7 @@ import polars as pl
 from jaxtraffic.datasets.flow_block import FlowBlock
 from jaxtraffic.datasets.labels import LabelIndex
 from jaxtraffic.datasets.ragged import pad
-from jaxtraffic.errors import DataError
+from jaxtraffic.errors import ConfigError, DataError
 from jaxtraffic.series import PacketSeries
 
 SECONDS_OF_A_DAY = 86_400
@@ -87,6 +87,8 @@ def from_blocks(blocks: Iterable[FlowBlock], path: str | Path, *, name: str, len
 def merge(parts: Sequence[LabelledFlows], path: str | Path) -> LabelledFlows:
     """Joins parts of one set, flow after flow; classes in alphabetical order, counts of one name added up.
 
+    Where every part has groups they stay, and those of different parts are different.
+
     Raises:
         DataError: parts of different length or size layer.
     """
@@ -114,12 +116,39 @@ def merge(parts: Sequence[LabelledFlows], path: str | Path) -> LabelledFlows:
     flows = first.replace(
         **arrays,
         label=np.concatenate(label),
-        group=None,
+        group=_groups_apart([part.flows.group for part in full]),
         class_names=names,
         source="simulated" if any(part.flows.source == "simulated" for part in full) else first.source,
     )
     facts = pl.concat([part.facts for part in full], how="diagonal")
     return LabelledFlows(flows, facts, dict(sum((Counter(part.left_out) for part in parts), Counter())))
+
+
+def cut_to(table: LabelledFlows, length: int | None, place: Path) -> LabelledFlows:
+    """The first `length` packets of the flows of a converted folder; None: all that are there.
+
+    Raises:
+        ConfigError: more packets than were converted.
+    """
+    flows = table.flows
+    if length is None or length == flows.length:
+        return table
+    if length > flows.length:
+        raise ConfigError(f"{place} holds {flows.length} packets of a flow, not {length}; convert it again")
+    cut = {name: np.ascontiguousarray(getattr(flows, name)[:, :length]) for name in ("size", "direction", "iat")}
+    return dataclasses.replace(table, flows=flows.replace(**cut))
+
+
+def _groups_apart(groups: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    if any(group is None for group in groups):
+        return None
+    apart, used = [], 0
+    for group in groups:
+        # numbered from 0 on, so that adding up stays small whatever the numbers are
+        distinct, number = np.unique(group, return_inverse=True)
+        apart.append((number + used).astype(np.int32))
+        used += distinct.size
+    return np.concatenate(apart)
 
 
 def grouped_by_capture(table: LabelledFlows) -> LabelledFlows:

@@ -25,5 +25,6 @@ class LabelIndex:
         order = np.zeros(len(names), np.int32)
         for position, name in enumerate(names):
             order[self._numbers[name]] = position
-        blocks = [order[block] for block in self._blocks]
+        # a block without names has no type of its own
+        blocks = [order[block.astype(np.int32)] for block in self._blocks]
         return np.concatenate(blocks) if blocks else np.zeros(0, np.int32), tuple(names)

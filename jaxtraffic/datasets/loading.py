@@ -17,7 +17,7 @@ from jaxtraffic.datasets.conversion import converted_sources, is_converted, read
 from jaxtraffic.datasets.curation import Dropped, check_tier, curate, draw
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.flow_block import ReadOptions
-from jaxtraffic.datasets.labelled import LabelledFlows, dated, grouped_by_capture, merge
+from jaxtraffic.datasets.labelled import LabelledFlows, cut_to, dated, grouped_by_capture, merge
 from jaxtraffic.datasets.parquet_set import PARQUET, read_place
 from jaxtraffic.datasets.reading import read_sources, skipping_damaged
 from jaxtraffic.datasets.roots import data_root as resolve_root
@@ -26,6 +26,8 @@ from jaxtraffic.errors import ConfigError, DataError
 from jaxtraffic.series import PacketSeries
 
 log = logging.getLogger("jaxtraffic.datasets")
+
+_SIMULATED = "simulated"  # folder of a data root for simulated sets
 
 
 def load(name: str, **options: Any) -> PacketSeries:
@@ -101,8 +103,9 @@ def load_labelled(
         curated: False applies no rule of curation: every flow and packet of the files, but for flows without packets.
         min_packets: packets a flow needs; None: as the data set says.
         min_flows: flows a class needs; None: as the data set says.
-        days: sets organised by day: days to read, earliest first; None: as the data set says.
-        length: packet positions; None: as the data set says.
+        days: sets organised by day: days to read, earliest first; None: as the data set says, or all of a converted
+            folder.
+        length: packet positions; None: as the data set says, or all that a converted folder holds.
         size_layer: "ip" or "payload", for sets that know both; None: as the data set says.
         workers: processes that read; None: one for each core where it pays.
         skip_damaged: leave out sources that cannot be read, count and log them; False refuses the set.
@@ -146,7 +149,9 @@ def load_labelled(
             dataset = dataclasses.replace(dataset, read=functools.partial(dataset.read, **reader))
         if skip_damaged:
             dataset = skipping_damaged(dataset)
-        table = _read(dataset, place, root, options, real=real, days=days, workers=workers)
+        if reader and place is not None and is_converted(place):
+            raise ConfigError(f"{place} is converted: options of the reader ({', '.join(reader)}) came before")
+        table = _read(dataset, place, root, options, length=length, real=real, days=days, workers=workers)
     table = dated(grouped_by_capture(table) if table.flows.group is None else table)
     if dataset.warn is not None:
         dataset.warn(table.facts)
@@ -217,7 +222,10 @@ def find_sources(dataset: Dataset, place: Path | None, root: Path, *, real: bool
     where = root if place is None else place
     if place is not None and not place.exists():
         raise DataError(place, "no such file or folder", remedy="check the path; " + dataset.obtain)
-    found = dataset.find(where)
+    found = sources_at(dataset, where)
+    if not found and is_converted(where):
+        remedy = "give the raw files; to look at this folder: python -m jaxtraffic data head"
+        raise DataError(where, "a converted folder", expected=f"raw files of {dataset.title}", remedy=remedy)
     if not found and (place is not None or real or dataset.stand_in is None):
         remedy = dataset.obtain
         if dataset.simulate is not None:
@@ -226,13 +234,39 @@ def find_sources(dataset: Dataset, place: Path | None, root: Path, *, real: bool
     if not found:
         log.warning("%s", stand_in_notice(dataset.name))
         found = dataset.find(dataset.stand_in(root))
-    simulated = is_simulated(found[0])
+    simulated = [path for path in found if is_simulated(path)]
+    if simulated and len(simulated) < len(found):
+        raise DataError(
+            where,
+            f"holds simulated files beside real ones, such as {simulated[0]}",
+            expected=f"files of {dataset.title} of one kind",
+            remedy="give the path of those that are wanted",
+        )
     if simulated and real:
-        raise DataError(found[0], "simulated, but real data were asked for", remedy=dataset.obtain)
-    return found, simulated
+        raise DataError(simulated[0], "simulated, but real data were asked for", remedy=dataset.obtain)
+    return found, bool(simulated)
 
 
-def _read_converted(dataset: Dataset, place: Path, options: ReadOptions) -> LabelledFlows:
+def sources_at(dataset: Dataset, where: Path) -> list[Path]:
+    """Sources of a set in a place, without simulated sets that lie in a folder `simulated` below it.
+
+    Raises:
+        DataError: a folder that cannot be searched.
+    """
+    try:
+        found = dataset.find(where)
+    except OSError as error:
+        raise DataError(where, f"cannot be searched: {error.strerror or error}", remedy="check the path") from error
+
+    def apart(path: Path) -> bool:
+        return path.is_relative_to(where) and _SIMULATED in path.relative_to(where).parts and is_simulated(path)
+
+    return [path for path in found if not apart(path)]
+
+
+def _read_converted(
+    dataset: Dataset, place: Path, options: ReadOptions, length: int | None, days: int | None
+) -> LabelledFlows:
     """A converted folder, if it was made as it is to be read; longer series are cut."""
     settings, _ = converted_sources(place, dataset.name)
     if settings["payload_only"] != options.payload_only:
@@ -244,10 +278,16 @@ def _read_converted(dataset: Dataset, place: Path, options: ReadOptions) -> Labe
     table = read_converted(place, dataset.name)
     if options.size_layer not in (None, table.flows.size_layer):
         raise ConfigError(f"{place} has sizes of the layer {table.flows.size_layer}, not {options.size_layer!r}")
-    if options.length > table.flows.length:
-        raise ConfigError(f"{place} holds {table.flows.length} packets of a flow, not {options.length}; convert again")
-    cut = {name: getattr(table.flows, name)[:, : options.length] for name in ("size", "direction", "iat")}
-    return dataclasses.replace(table, flows=table.flows.replace(**cut))
+    table = cut_to(table, length, place)
+    return table if days is None else _days_of(table, days)
+
+
+def _days_of(table: LabelledFlows, days: int) -> LabelledFlows:
+    """Flows of the earliest days."""
+    if "day" not in table.facts.columns:
+        return table
+    day = table.facts["day"]
+    return table[day.is_in(day.unique().drop_nulls().sort().head(days).to_list()).fill_null(False).to_numpy()]
 
 
 def _read(
@@ -256,35 +296,38 @@ def _read(
     root: Path,
     options: ReadOptions,
     *,
+    length: int | None,
     real: bool,
     days: int | None,
     workers: int | None,
 ) -> LabelledFlows:
     if place is not None and is_converted(place):
-        table = _read_converted(dataset, place, options)
+        table = _read_converted(dataset, place, options, length, days)
         if real and table.flows.source == "simulated":
             raise DataError(place, "simulated, but real data were asked for", remedy=dataset.obtain)
         return table
     sources, simulated = find_sources(dataset, place, root, real=real)
     wanted = dataset.days if days is None else days
     parts: list[LabelledFlows] = []
-    found = 0
+    found: set[int] = set()
     for part in read_sources(dataset, sources, options, days=wanted, workers=1 if wanted == 1 else workers):
         parts.append(part)
-        found += _n_days(part)
-        if found == wanted:
+        found |= _days_in(part, len(parts))
+        if wanted is not None and len(found) >= wanted:
             break
-    if wanted is not None and found < wanted:
-        log.warning("%d day(s) asked for, %d found and read", wanted, found)
-    if not found:
+    if wanted is not None and len(found) < wanted:
+        log.warning("%d day(s) asked for, %d found and read", wanted, len(found))
+    if not any(map(len, parts)):
         remedy = "choose other files, or fetch them again"
         raise DataError(sources[0], "no flows", expected=f"flows of {dataset.title}", remedy=remedy)
     table = merge(parts, sources[0])
+    if wanted is not None and len(found) > wanted:
+        table = _days_of(table, wanted)
     return dataclasses.replace(table, flows=table.flows.replace(source="simulated")) if simulated else table
 
 
-def _n_days(part: LabelledFlows) -> int:
-    """Days that a source held; 1 for one that is not organised by day, 0 for one without flows."""
+def _days_in(part: LabelledFlows, number: int) -> set[int]:
+    """Days that a source held; for one that does not say, its number stands for one day (no day is negative)."""
     if not len(part):
-        return 0
-    return part.facts["day"].drop_nulls().n_unique() if "day" in part.facts.columns else 1
+        return set()
+    return set(part.facts["day"].drop_nulls().unique()) if "day" in part.facts.columns else {-number}

@@ -30,7 +30,7 @@ from jaxtraffic.datasets.csv_blocks import parse_rows, read_header
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.documents import documents
 from jaxtraffic.datasets.flow_block import FACTS, FlowBlock, ReadOptions, check_layer, make_block
-from jaxtraffic.datasets.interchange import parquet_errors, parquet_metadata, ragged_lists, refuse_rows
+from jaxtraffic.datasets.interchange import is_readable, parquet_errors, parquet_metadata, ragged_lists, refuse_rows
 from jaxtraffic.datasets.labelled import LabelledFlows, from_blocks
 from jaxtraffic.datasets.ragged import REMEDY, Fields, Ragged, locate, starts_of
 from jaxtraffic.datasets.simulated.nfstream import simulate
@@ -67,7 +67,11 @@ def find(place: Path) -> list[Path]:
     """Tables of NFStream in a file or under a folder, in order of their paths: CSV and parquet with its columns."""
     if place.is_file():
         return [place] if _is_table(place) else []
-    return [path for path in sorted(place.rglob("*")) if path.is_file() and _is_table(path)]
+    files = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    tables = {path for path in files if _is_table(path)}
+    # beside tables, a damaged one is not passed over: the reader refuses it, with its reason
+    damaged = {path for path in files if tables and path.suffix == ".parquet" and not is_readable(path)}
+    return [path for path in files if path in tables | damaged]
 
 
 def _is_table(path: Path) -> bool:

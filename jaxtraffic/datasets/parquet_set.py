@@ -12,7 +12,7 @@ from jaxtraffic.datasets.conversion import converted_sources, is_converted, read
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
 from jaxtraffic.datasets.interchange import OURS, read_labelled
-from jaxtraffic.datasets.labelled import LabelledFlows, merge
+from jaxtraffic.datasets.labelled import LabelledFlows, cut_to, merge
 from jaxtraffic.datasets.ragged import Ragged
 from jaxtraffic.errors import ConfigError, DataError
 
@@ -33,6 +33,9 @@ def read(path: Path, options: ReadOptions) -> Iterator[FlowBlock]:
     packets = Ragged(mask.sum(axis=1, dtype=np.int64), flows.size[mask], flows.direction[mask], flows.iat[mask])
     names = pl.Series(flows.class_names, dtype=pl.String)
     facts = {name: table.facts[name] for name in table.facts.columns}
+    if flows.group is not None and "capture" not in facts:
+        # blocks have no groups: as captures they go with the flows, and flows of one group stay together
+        facts["capture"] = [f"{path.name} group {number}" for number in flows.group.tolist()]
     label = names[flows.label]
     yield make_block(packets, label, facts, options, path, OURS, size_layer=flows.size_layer, source=flows.source)
 
@@ -49,7 +52,7 @@ def read_place(place: Path, *, group: str | None = None, length: int | None = No
     if group is not None:
         raise ConfigError("group names a column of one parquet file; a folder has the captures of its facts")
     if is_converted(place):
-        return read_converted(place)
+        return cut_to(read_converted(place), length, place)
     files = find(place)
     if not files:
         raise DataError(place, "no parquet file in this folder", remedy="name a file, or a folder of *.parquet files")

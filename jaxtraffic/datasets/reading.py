@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,15 @@ def _whole_or_nothing(
     yield from blocks
 
 
+def bound_options(read: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword arguments that are bound to a reader, also to one inside `skipping_damaged`."""
+    options: dict[str, Any] = {}
+    while isinstance(read, functools.partial):
+        options = {**read.keywords, **options}
+        read = read.args[0] if read.func is _whole_or_nothing else read.func
+    return options
+
+
 def first_days(blocks: Iterator[FlowBlock], days: int) -> Iterator[FlowBlock]:
     """Blocks of the first days, of a source that yields day after day; what comes later is not read."""
     seen: set[int] = set()
@@ -99,7 +110,7 @@ def each(
     if workers is not None and workers < 1:
         raise ConfigError(f"workers must be at least 1, got {workers}")
     if workers is None:
-        workers = 1 if _less_than(sources, PARALLEL_BYTES) else os.cpu_count() or 1
+        workers = 1 if _less_than(sources, PARALLEL_BYTES) else joblib.cpu_count()
     workers = min(workers, len(sources))
     if workers <= 1:
         for source in sources:
@@ -108,13 +119,34 @@ def each(
     # a generator that hands out results in order and starts new work only as they are taken: memory stays bounded
     pool = joblib.Parallel(n_jobs=workers, return_as="generator", pre_dispatch="2*n_jobs", batch_size=1)
     try:
-        yield from pool(joblib.delayed(function)(dataset, source, *arguments) for source in sources)
+        parent = os.getpid()
+        yield from pool(joblib.delayed(_in_child)(parent, function, dataset, source, *arguments) for source in sources)
     except (TerminatedWorkerError, BrokenProcessPool) as error:
         raise DataError(
             sources[0].parent,
             "a reading process was killed, perhaps for want of memory",
             remedy="read with fewer workers (--workers 1)",
         ) from error
+
+
+_watched: set[int] = set()
+
+
+def _in_child(parent: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a process that ends when its parent does.
+
+    A process of the pool does not notice that its parent was killed: it would go on reading, and then wait for minutes.
+    """
+    if parent not in _watched and os.getpid() != parent:
+        _watched.add(parent)
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return function(*arguments)
+
+
+def _end_with(parent: int, *, seconds: float = 0.5) -> None:
+    while os.getppid() == parent:
+        time.sleep(seconds)
+    os._exit(1)
 
 
 def source_bytes(source: Path) -> int:

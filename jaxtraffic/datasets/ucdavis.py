@@ -32,7 +32,8 @@ from jaxtraffic.errors import DataError
 BLOCK_BYTES = 8 << 20
 """Text parsed at a time; a file is never split."""
 
-MAX_FILE_BYTES = 1 << 30
+MAX_FILE_BYTES = 64 << 20
+MAX_PACKETS = 1 << 22
 """A file of one flow is at most so large."""
 
 BLOCK_FILES = 2_048
@@ -142,6 +143,8 @@ def _files(path: Path) -> Iterator[_File]:
         text = document.stream.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
             raise DataError(document.where, f"over {MAX_FILE_BYTES} bytes", expected="a file of one flow")
+        if text.count(b"\n") > MAX_PACKETS:
+            raise DataError(document.where, f"over {MAX_PACKETS} packets", expected="a file of one flow")
         text = text.replace(b"\r\n", b"\n").rstrip(b"\n") + b"\n"
         if not text.strip():
             raise DataError(document.where, "empty file", expected="a row for each packet", remedy=FETCH_AGAIN)

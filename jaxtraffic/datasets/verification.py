@@ -14,6 +14,8 @@ from jaxtraffic.datasets.dataset import Dataset, Published
 from jaxtraffic.datasets.flow_block import ReadOptions
 from jaxtraffic.datasets.reading import each
 
+_SMALLEST = "flows of the smallest class"
+
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
@@ -64,6 +66,7 @@ def summarise(
     dataset: Dataset,
     sources: Sequence[Path],
     *,
+    size_layer: str | None = None,
     workers: int | None = None,
     report: Callable[[Summary], None] | None = None,
 ) -> Summary:
@@ -73,7 +76,8 @@ def summarise(
         DataError: a source that cannot be read.
     """
     parts = []
-    for part in each(_summarise_source, dataset, sources, ReadOptions(length=dataset.length), workers=workers):
+    options = ReadOptions(length=dataset.length, size_layer=size_layer)
+    for part in each(_summarise_source, dataset, sources, options, workers=workers):
         parts.append(part)
         if report is not None:
             report(part)
@@ -96,7 +100,7 @@ def verify(dataset: Dataset, found: Summary) -> list[Check]:
         _check("files", published.files, found.files, published),
         _check("flows", published.flows, found.flows, published),
         _check("classes", published.classes, len(counts), published),
-        _check("flows of the smallest class", published.smallest, min(counts, default=0), published),
+        _check(_SMALLEST, published.smallest, min(counts, default=0), published),
         _check("flows of the largest class", published.largest, max(counts, default=0), published),
     ]
     checks += _table("partition", published.flows_per_partition, found.flows_per_partition, published)
@@ -127,6 +131,9 @@ def _check(what: str, expected: int | None, found: int, published: Published) ->
         return Check(what, None, found, "not published")
     if expected == found:
         return Check(what, expected, found, "match")
+    if what == _SMALLEST and not published.complete:
+        # the smallest class of a part may be one that is not the smallest of the whole
+        return Check(what, expected, found, "part")
     return Check(what, expected, found, "part" if found < expected and not published.complete else "differs")
 
 
@@ -144,7 +151,7 @@ def _summarise_source(dataset: Dataset, source: Path, options: ReadOptions) -> S
             if name in block.facts.columns:
                 counter.update(_counts(block.facts[name].drop_nulls()))
         if "capture" in block.facts.columns:
-            captures.update(block.facts["capture"].unique())
+            captures.update(block.facts["capture"].drop_nulls().unique())
         packets += int(block.facts["packets"].sum() or 0)
     return dataclasses.replace(
         summary,

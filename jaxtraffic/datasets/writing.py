@@ -56,8 +56,12 @@ def simulate(name: str, folder: str | Path, *, n_flows: int = 2_000, seed: int =
         raise ConfigError(f"n_flows must be at least 1, got {n_flows}")
     settings = {"dataset": name, "version": SIMULATION, "n_flows": n_flows, "seed": seed}
     if folder.is_dir() and any(folder.iterdir()):
-        if read_marker(folder) != {"simulated": True, **settings}:
-            raise ConfigError(f"{folder} holds something else; choose a new folder")
+        found = read_marker(folder)
+        if found is None or "dataset" not in found:
+            raise ConfigError(f"{folder} holds something else, or half a simulation; choose a new folder, or remove it")
+        if found != {"simulated": True, **settings}:
+            old = ", ".join(f"{key} {value}" for key, value in found.items() if key != "simulated")
+            raise ConfigError(f"{folder} holds another simulation ({old}); choose a new folder, or remove it")
         return find(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

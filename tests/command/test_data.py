@@ -1,6 +1,8 @@
 """`python -m jaxtraffic data ...` from simulation to export, as a user types it."""
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -96,7 +98,7 @@ def test_errors_are_one_line_and_exit_code_2(capsys, root, tmp_path):
         assert not out
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").write_text("x")
-    with pytest.raises(ConfigError, match="holds something else"):
+    with pytest.raises(ConfigError, match="holds something else, or half a simulation"):
         simulate("ucdavis19", tmp_path / "mine")
 
 
@@ -129,3 +131,57 @@ def test_the_module_runs():
     done = subprocess.run([sys.executable, "-m", "jaxtraffic", "data", "--help"], capture_output=True, text=True)
     assert done.returncode == 0
     assert all(word in done.stdout for word in ("list", "verify", "convert", "export", "simulate", "head"))
+
+
+def test_what_the_commands_say_to_do_next_works(capsys, tmp_path):
+    for name in ("mirage19", "nfstream", "ucdavis19"):
+        code, out, _ = run(capsys, "data", "simulate", name, "--out", tmp_path / name, "--flows", 40)
+        hint = next(line for line in out.splitlines() if line.startswith("read it: "))
+        code, out, _ = run(capsys, *shlex.split(hint.partition("jaxtraffic ")[2]))
+        assert code == 0
+        assert "simulated" in out
+    out = tmp_path / "out"
+    for options in (["--length", "20"], ["--no-curation"]):
+        shutil.rmtree(out, ignore_errors=True)
+        _, said, _ = run(capsys, "data", "convert", "mirage19", "--path", tmp_path / "mirage19", "--out", out, *options)
+        call = next(line for line in said.splitlines() if line.startswith("load it: ")).removeprefix("load it: ")
+        # a small set has no class that curation would keep
+        extra = ")" if "curated" in call else ", min_flows=1)"
+        assert len(eval(call[:-1] + extra, {"jaxtraffic": jaxtraffic})) > 0
+    code, verdict = run_json(
+        capsys, "data", "verify", "nfstream", "--path", tmp_path / "nfstream", "--size-layer", "payload"
+    )
+    assert (code, verdict["size_layers"]) == (0, ["payload"])
+
+
+def test_output_that_goes_to_a_file_holds_no_bar_and_names_in_one_piece(capsys, tmp_path, monkeypatch):
+    run(capsys, "data", "simulate", "ucdavis19", "--out", tmp_path / "raw", "--flows", 30)
+    code, out, err = run(capsys, "data", "convert", "ucdavis19", "--path", tmp_path / "raw", "--out", tmp_path / "out")
+    assert (code, err) == (0, "")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(capsys, "data", "list", "--data-root", tmp_path)
+    assert all(f" {name} " in out for name in DATASETS)
+
+
+def test_more_refusals(capsys, tmp_path):
+    (tmp_path / "CESNET-TLS22.zip").touch()
+    code, listed = run_json(capsys, "data", "list", "--data-root", tmp_path)
+    assert code == 0
+    assert "CESNET-TLS22.zip" in listed["problems"][0]
+    run(capsys, "data", "simulate", "ucdavis19", "--out", tmp_path / "raw", "--flows", 30)
+    run(capsys, "data", "convert", "ucdavis19", "--path", tmp_path / "raw", "--out", tmp_path / "out")
+    for arguments, message in (
+        (["info", "ucdavis19", "--path", tmp_path / "none"], "no such file or folder"),
+        (["verify", "ucdavis19", "--path", tmp_path / "out"], "out: a converted folder; expected raw files"),
+        (["head", "ucdavis19", "--path", tmp_path / "raw", "--n", "0"], "--n must be at least 1"),
+        (["convert", "ucdavis19", "--path", tmp_path / "raw", "--length", "0"], "--length must be at least 1"),
+        (
+            ["simulate", "ucdavis19", "--out", tmp_path / "raw", "--flows", "31"],
+            "another simulation (dataset ucdavis19",
+        ),
+    ):
+        code, out, err = run(capsys, "data", *arguments)
+        assert code == 2
+        assert message in err.replace("\n", " ")
+        assert not out

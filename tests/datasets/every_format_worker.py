@@ -23,7 +23,7 @@ LIMIT_BYTES = 1 << 30
 """Resident bytes at most."""
 
 _FORBIDDEN = (
-    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn", "os.kill"),
+    *("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn"),
     *("os.symlink", "os.link", "pickle.find_class", "webbrowser.open", "ctypes.dlopen"),
 )
 _FORBIDDEN_OF = ("socket.", "urllib.", "ftplib.", "http.", "smtplib.", "telnetlib.", "sqlite3.")
@@ -43,7 +43,7 @@ class Guard:
     """An audit hook that allows a folder to be written to, and data to be read from it alone."""
 
     def __init__(self, folder: Path):
-        self.folder = os.path.realpath(folder)
+        self.folder = os.path.realpath(folder) + os.sep
         self.armed = False
         self.seen: list[str] = []
         self.readable = (
@@ -68,10 +68,14 @@ class Guard:
             # code out of a text; modules have files
             return not os.path.isabs(args[0].co_filename) and not args[0].co_filename.startswith("<frozen")
         if event == "open" and isinstance(args[0], str | bytes):
-            place = os.path.realpath(os.fsdecode(args[0]))
+            # a temporary file without a name is opened as its folder
+            place = os.path.realpath(os.fsdecode(args[0])) + os.sep
             if args[2] & _WRITES:
-                return not place.startswith(self.folder)
+                return place != os.devnull + os.sep and not place.startswith(self.folder)
             return not place.startswith(self.readable)
+        if event == "os.kill":
+            # a process of our own that hangs or has crashed
+            return Path(f"/proc/{args[0]}/stat").read_text().rpartition(")")[2].split()[1] != str(os.getpid())
         if event in _ON_PATHS:
             return not os.path.realpath(os.fsdecode(args[0])).startswith(self.folder)
         return event in _FORBIDDEN or event.startswith(_FORBIDDEN_OF)
@@ -82,7 +86,7 @@ def main(folder: Path, n: int, seed: int, names: list[str]) -> None:
     # whatever is unpacked in passing lands where it is seen
     os.environ["TMPDIR"] = str(folder / "tmp")
     (folder / "tmp").mkdir()
-    from tests.datasets.every_format import FORMATS
+    from tests.datasets.every_format import EXPANDING, FORMATS
 
     def too_long(*_):
         raise TooLongError
@@ -93,7 +97,7 @@ def main(folder: Path, n: int, seed: int, names: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + (6 << 30),) * 2)
     guard = Guard(folder)
     for name in names:
-        print(json.dumps(read_copies(name, FORMATS[name], folder, n, seed, guard)), flush=True)
+        print(json.dumps(read_copies(name, (FORMATS | EXPANDING)[name], folder, n, seed, guard)), flush=True)
 
 
 def read_copies(name, fmt, folder, n, seed, guard):
@@ -116,10 +120,19 @@ def read_copies(name, fmt, folder, n, seed, guard):
     before = _tree(folder)
     # the mark of the highest memory starts again
     Path("/proc/self/clear_refs").write_text("5")
-    result = {"format": name, "copies": 0, "refused": 0, "read": 0, "longest_s": 0.0, "longest_message": 0, "failures": []}
+    result = {
+        "format": name,
+        "copies": 0,
+        "refused": 0,
+        "read": 0,
+        "longest_s": 0.0,
+        "longest_message": 0,
+        "failures": [],
+    }
+    # code that never comes back to Python hears no alarm
+    faulthandler.dump_traceback_later(600 + LIMIT_S, exit=True)
     for index, copy in enumerate(fmt.copies(data, n, seed)):
         file.write_bytes(copy)
-        faulthandler.dump_traceback_later(5 * LIMIT_S, exit=True)
         signal.setitimer(signal.ITIMER_REAL, LIMIT_S)
         guard.armed, start, problem = True, time.perf_counter(), None
         try:
@@ -133,7 +146,6 @@ def read_copies(name, fmt, folder, n, seed, guard):
         finally:
             guard.armed = False
             signal.setitimer(signal.ITIMER_REAL, 0)
-            faulthandler.cancel_dump_traceback_later()
         result["longest_s"] = max(result["longest_s"], round(time.perf_counter() - start, 3))
         result["copies"] += 1
         if guard.seen:
@@ -148,6 +160,7 @@ def read_copies(name, fmt, folder, n, seed, guard):
             result["failures"].append(f"copy {index} ({ways[index % len(ways)]}): {problem}")
             if len(result["failures"]) > 4:
                 break
+    faulthandler.cancel_dump_traceback_later()
     result["memory_mib"] = _status("VmHWM") >> 20
     if _tree(folder) != before:
         result["failures"].append(f"files that were not there: {sorted(map(str, _tree(folder) ^ before))[:5]}")

@@ -1,6 +1,8 @@
 """A data set of our own for the tests of what is common to all sets: one JSON list of flows a source."""
 
+import dataclasses
 import json
+import time
 
 import numpy as np
 import polars as pl
@@ -81,3 +83,23 @@ FAKE = Dataset(
     ),
     simulate=simulate,
 )  # fmt: skip
+
+
+def read_called(path, options, *, label="auto", last=""):
+    """The same with an option that changes nothing, and another fact in one file."""
+    for block in read(path, options):
+        more = block.facts.with_columns(start=pl.lit(1.5e9)) if path.name == last else block.facts
+        yield dataclasses.replace(block, facts=more)
+
+
+def read_without_days(path, options):
+    for block in read(path, options):
+        yield dataclasses.replace(block, facts=block.facts.with_columns(day=pl.lit(None, pl.Int32)))
+
+
+def read_slowly(path, options):
+    time.sleep(0.3)
+    yield from read(path, options)
+
+
+SLOW = dataclasses.replace(FAKE, read=read_slowly)

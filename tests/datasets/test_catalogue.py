@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import jaxtraffic.datasets as datasets
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
 from jaxtraffic.errors import ConfigError, DataError
 from tests.datasets.cesnet.raw_files import row, write_day, write_hdf5
+from tests.datasets.fake_set import FAKE, read_without_days, write
 from tests.datasets.test_interchange import assert_equal, random_series
 
 
@@ -206,8 +208,81 @@ def test_without_curation_every_flow_and_packet_stays(tmp_path):
     with pytest.raises(ConfigError, match="converted with packets without payload.*without curation"):
         datasets.load("mirage19", path=tmp_path / "out", length=20)
     with pytest.raises(ConfigError, match="holds 20 packets of a flow, not 30"):
-        datasets.load("mirage19", path=tmp_path / "out", curated=False)
+        datasets.load("mirage19", path=tmp_path / "out", curated=False, length=30)
+    as_converted = datasets.load("mirage19", path=tmp_path / "out", curated=False)
+    np.testing.assert_array_equal(as_converted.size, everything.flows.size[:, :20])
     short = datasets.load("mirage19", path=tmp_path / "out", curated=False, length=9)
     np.testing.assert_array_equal(short.size, everything.flows.size[:, :9])
     with pytest.raises(ConfigError, match="layer payload, not 'ip'"):
         datasets.load("mirage19", path=tmp_path / "out", curated=False, length=9, size_layer="ip")
+
+
+def test_days_of_a_converted_folder_and_of_files_that_hold_several(tmp_path, caplog):
+    for day in ("20221101", "20221031", "20221102"):
+        write_day(tmp_path / "csv", real_rows(int(day[-2:])), day=day)
+    entry = datasets.describe("cesnet_quic")
+    datasets.convert(entry, tmp_path / "csv", tmp_path / "out", options=datasets.ReadOptions())
+    for days, number in ((1, 62), (2, 64), (None, 68)):
+        assert len(datasets.load("cesnet_quic", path=tmp_path / "out", min_flows=1, days=days)) == number
+    # two files of two days each: three days are one and a half files
+    ppi = np.zeros((7, 3, 30), int)
+    ppi[:, 1, :4] = 1
+    for name, days in (("a", (1, 2)), ("b", (3, 4))):
+        write_hdf5(tmp_path / f"{name}.h5", {f"D2022110{day}": (ppi[:day], [3] * day) for day in days})
+    both = dataclasses.replace(entry, find=lambda place: sorted(place.glob("?.h5")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.DATASETS, "cesnet_quic", both)
+        for days, number in ((2, 3), (3, 6), (4, 10)):
+            assert len(datasets.load("cesnet_quic", path=tmp_path, min_flows=1, days=days)) == number
+    assert not caplog.text
+
+
+def test_flows_of_no_known_day_are_flows(tmp_path):
+    write(tmp_path, [9])
+    unknown = dataclasses.replace(FAKE, read=read_without_days)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(datasets.DATASETS, "fake", unknown)
+        assert len(datasets.load("fake", path=tmp_path)) == 6, "9 flows, 3 of them DNS"
+
+
+def test_simulated_files_are_never_mixed_with_real_ones(tmp_path):
+    datasets.simulate("unsw24", tmp_path / "simulated" / "unsw24", n_flows=30)
+    entry = datasets.describe("unsw24")
+    with pytest.raises(DataError, match="no files of UNSW24"):
+        datasets.load("unsw24", data_root=tmp_path)
+    real = tmp_path / "unsw24"
+    shutil.copytree(tmp_path / "simulated" / "unsw24", real)
+    (real / "simulated.json").unlink()
+    found, simulated = datasets.find_sources(entry, None, tmp_path)
+    assert not simulated
+    assert all(path.is_relative_to(real) for path in found)
+    (tmp_path / "simulated").rename(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=r"holds simulated files beside real ones.*give the path"):
+        datasets.find_sources(entry, None, tmp_path)
+
+
+def test_options_of_the_reader_do_not_fit_a_converted_folder(tmp_path):
+    datasets.simulate("pcap", tmp_path / "raw", n_flows=30)
+    entry = datasets.describe("pcap")
+    datasets.convert(entry, tmp_path / "raw", tmp_path / "out", options=datasets.ReadOptions())
+    assert len(datasets.load("pcap", path=tmp_path / "out", curated=False)) > 10
+    with pytest.raises(ConfigError, match=r"converted: options of the reader \(idle_timeout\)"):
+        datasets.load("pcap", path=tmp_path / "out", reader={"idle_timeout": 3})
+
+
+def test_groups_of_parquet_files_go_with_their_flows(tmp_path):
+    parts = [random_series(seed, n=60, group=True) for seed in (1, 2)]
+    for name, part in zip("ab", parts, strict=True):
+        datasets.write_parquet(part, tmp_path / "files" / f"{name}.parquet")
+    entry = datasets.describe("parquet")
+    datasets.convert(entry, tmp_path / "files", tmp_path / "out", options=datasets.ReadOptions())
+    # of two files no number means the same
+    expected = np.concatenate([parts[0].group, parts[1].group + 1000])
+    same = expected[:, None] == expected
+    for place in ("files", "out"):
+        table, _ = datasets.load_labelled("parquet", path=tmp_path / place, curated=False)
+        short, _ = datasets.load_labelled("parquet", path=tmp_path / place, curated=False, length=7)
+        kept = np.concatenate([part.n_packets for part in parts]) > 0
+        np.testing.assert_array_equal(table.flows.group[:, None] == table.flows.group, same[kept][:, kept])
+        assert short.flows.length == 7
+        np.testing.assert_array_equal(short.flows.size, table.flows.size[:, :7])

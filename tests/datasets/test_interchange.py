@@ -272,3 +272,20 @@ def test_real_flows(tmp_path, file, group, flows, at_least_10):
     parts = split(series)
     assert set(parts.test.group.tolist()).isdisjoint(parts.train.group.tolist())
     assert (parts.train.counts() > 0).all()
+
+
+def test_a_time_that_no_float32_holds_is_refused_by_name(tmp_path):
+    frame = pl.DataFrame({"size": [[1, 2]], "direction": [[1, 1]], "iat": [[0.0, 1e39]], "label": ["a"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet, row 1, field iat.*packet 2 is 1e[+]39"):
+        read_parquet(tmp_path / "a.parquet")
+
+
+def test_a_path_that_is_not_utf_8_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    with pytest.raises(DataError, match="not UTF-8"):
+        write_parquet(random_series(), path)
+    write_parquet(random_series(), tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").rename(path)
+    with pytest.raises(DataError, match="not UTF-8"):
+        read_parquet(path)

@@ -148,3 +148,30 @@ def test_days_come_from_the_start_where_no_file_name_says_them():
     assert labelled.dated(labelled.LabelledFlows(series, facts)).facts["day"].to_list() == [7, 0, 1, None]
     assert labelled.dated(labelled.LabelledFlows(series, facts.drop("day"))).facts["day"].to_list() == [0, 0, 1, None]
     assert labelled.dated(labelled.LabelledFlows(series, facts.drop("start"))).facts["day"].to_list()[1] is None
+
+
+def test_one_absurd_time_changes_no_other_flow_and_none_is_infinite():
+    options = ReadOptions(length=5, payload_only=True)
+    size, direction = [5, 0, 5, 5, 0, 5], [1] * 6
+    part = block([3, 3], size, direction, [0.0, 3e38, 1.0, 0.0, 0.25, 0.5], options, size_layer="payload")
+    assert part.packets.iat.tolist()[2:] == [0.0, 0.75]
+    options = ReadOptions(length=5)
+    with pytest.raises(DataError, match="x, row 2, field iat.*packet 3 is 1e[+]39"):
+        block([3, 3], size, direction, [0.0, 1.0, 1.0, 0.0, 0.25, 1e39], options, size_layer="payload")
+
+
+def test_trailing_and_whole_flows_without_payload_are_left_out():
+    options = ReadOptions(length=5, payload_only=True)
+    part = block([2, 0, 2, 3], [0, 0, 7, 0, 0, 8, 0], [1] * 7, np.arange(7.0), options, size_layer="payload")
+    assert part.packets.counts.tolist() == [0, 0, 1, 1]
+    assert part.packets.size.tolist() == [7, 8]
+    assert part.packets.iat.tolist() == [0, 0]
+    none = block([2], [0, 0], [1, 1], [0.0, 1.0], options, size_layer="payload")
+    assert none.packets.counts.tolist() == [0]
+    assert none.packets.iat.size == 0
+
+
+def test_a_capture_whose_name_is_not_utf_8_is_a_fact():
+    name = os.fsdecode(b"a\xff.pcap")
+    part = block([1], [5], [1], [0.0], ReadOptions(), size_layer="ip", facts={"capture": name})
+    assert part.facts["capture"].to_list() == ["a\\udcff.pcap"]

@@ -1,5 +1,6 @@
 """The gallery of augmentations: its two files, what they say, repeatability, refusals; on a small stand-in."""
 
+import dataclasses
 import importlib.util
 import sys
 from pathlib import Path
@@ -51,8 +52,10 @@ def few(experiment, monkeypatch):
     """The experiment on one or two operations of each family (all of them take a while to compile), small stand-in."""
     every = experiment._operations
     monkeypatch.setattr(experiment, "_operations", lambda layer: {name: every(layer)[name] for name in FEW})
-    make = simulate.simulate_cesnet
-    monkeypatch.setattr(catalogue, "simulate_cesnet", lambda root: make(root, n_flows=1500))
+    entry = dataclasses.replace(
+        catalogue.DATASETS["cesnet_quic"], stand_in=lambda root: simulate.simulate_cesnet(root, n_flows=1500)
+    )
+    monkeypatch.setitem(catalogue.DATASETS, "cesnet_quic", entry)
     experiment._program.cache_clear()
     yield experiment
     experiment._program.cache_clear()

@@ -96,6 +96,8 @@ def _series(archive: zipfile.ZipFile, path: Path) -> PacketSeries:
     names = _array(archive, "class_names", path)
     if names.dtype.kind != "U" or names.ndim != 1:
         raise DataError(path, f"array of {names.dtype}", field="class_names", expected="names", remedy=_REMEDY)
+    # halves of surrogate pairs, which NumPy and JSON can hold and UTF-8 cannot
+    "".join((*names.tolist(), *texts)).encode()
     group = _array(archive, "group", path) if "group" in held else None
     if group is not None and group.dtype.kind not in "iu":
         raise DataError(path, f"array of {group.dtype}", field="group", expected="integers", remedy=_REMEDY)

@@ -168,6 +168,11 @@ def is_table(path: Path) -> bool:
     return exported or (KEY not in metadata and _is_tcbench(columns))
 
 
+def named_table(path: Path) -> bool:
+    """Whether a file is called after one of the data sets, as tcbench calls its tables."""
+    return any(re.search(pattern, path.name.lower()) for pattern in _NAMES.values())
+
+
 def layout_of(path: Path) -> tuple[Layout, pl.Schema]:
     """What a file is, and its columns.
 

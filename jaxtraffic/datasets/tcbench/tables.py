@@ -23,11 +23,18 @@ import polars as pl
 from jaxtraffic.datasets.curation import NO_BACKGROUND, NO_DNS
 from jaxtraffic.datasets.dataset import Dataset
 from jaxtraffic.datasets.flow_block import FlowBlock, ReadOptions, check_layer, make_block
-from jaxtraffic.datasets.interchange import list_column, parquet_errors, parquet_metadata, ragged_lists, refuse_rows
+from jaxtraffic.datasets.interchange import (
+    is_readable,
+    list_column,
+    parquet_errors,
+    parquet_metadata,
+    ragged_lists,
+    refuse_rows,
+)
 from jaxtraffic.datasets.ragged import REMEDY, Fields, Ragged, locate, starts_of
 from jaxtraffic.datasets.simulated.tcbench import simulate
 from jaxtraffic.datasets.tcbench.facts import STARTS, facts_of, wanted_columns
-from jaxtraffic.datasets.tcbench.layout import SPLITS, Layout, is_table, layout_of
+from jaxtraffic.datasets.tcbench.layout import SPLITS, Layout, is_table, layout_of, named_table
 from jaxtraffic.errors import ConfigError, DataError
 
 log = logging.getLogger("jaxtraffic.datasets")
@@ -57,25 +64,20 @@ def find(place: Path) -> list[Path]:
     """
     if place.is_file():
         # a damaged file is the reader's to refuse, with its reason
-        return [place] if place.suffix == ".parquet" and (is_table(place) or not _is_readable(place)) else []
+        return [place] if place.suffix == ".parquet" and (is_table(place) or not is_readable(place)) else []
     paths = [path for path in sorted(place.rglob("*.parquet")) if path.is_file() and _may_hold_flows(path)]
-    tables = _without_copies([path for path in paths if is_table(path)])
+    # a damaged file that is called like a table is not passed over: the reader refuses it, with its reason
+    tables = _without_copies(
+        [path for path in paths if is_table(path) or (named_table(path) and not is_readable(path))]
+    )
     kinds: dict[tuple[str, str], Path] = {}
-    for path in tables:
+    for path in filter(is_readable, tables):
         layout, _ = layout_of(path)
         kinds.setdefault((layout.dataset, layout.generation), path)
     if len(kinds) > 1:
         found = "; ".join(f"{name} ({generation}): {path}" for (name, generation), path in kinds.items())
         raise ConfigError(f"{place} holds tables of tcbench that are no one set: {found}; name one file or folder")
     return tables
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        parquet_metadata(path)
-    except DataError:
-        return False
-    return True
 
 
 def _may_hold_flows(path: Path) -> bool:
