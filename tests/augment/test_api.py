@@ -242,7 +242,9 @@ BAD_OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("name,options", BAD_OPTIONS, ids=lambda value: value if isinstance(value, str) else "-".join(value))
+@pytest.mark.parametrize(
+    "name,options", BAD_OPTIONS, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
 def test_bad_options_are_refused(name, options):
     op = augment.AUGMENTATIONS[name].op
     with pytest.raises(ConfigError) as caught:

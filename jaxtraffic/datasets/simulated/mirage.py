@@ -33,7 +33,10 @@ DEVICES22 = ("02:00:00:00:00:06", "02:00:00:00:00:51", "02:00:00:00:00:52")
 ACTIVITIES22 = ("audiocall", "chat", "videocall")
 
 BATCH = 2_000
-"""Flows simulated at a time; each app has one capture of them."""
+"""Flows simulated at a time, at most; each app has one capture of them."""
+
+CAPTURES = 12
+"""Captures of each app where the set is not tiny."""
 
 _SYSTEM = "com.google.android.gms"  # a package of no class: what else ran on the phone
 _SHOWN_PACKETS, _SHOWN_BYTES = 10, 24
@@ -130,9 +133,11 @@ def _captures(year: _Year, n_flows: int, seed: tuple[int, int]) -> Iterator[tupl
     """Yields number, package and JSON of each capture; background is dealt over the captures of all apps."""
     apps = [name for name in year.classes if name != BACKGROUND]
     background = year.classes.index(BACKGROUND)
-    for batch in range(-(-n_flows // BATCH)):
+    # a dozen captures of each app, so that folds can keep captures whole
+    size = min(BATCH, max(50, -(-n_flows // CAPTURES)))
+    for batch in range(-(-n_flows // size)):
         traffic = simulate_traffic(
-            min(BATCH, n_flows - batch * BATCH),
+            min(size, n_flows - batch * size),
             seed=(*seed, batch),
             n_apps=len(year.classes),
             start=year.start + batch * len(apps) * 60,

@@ -56,6 +56,7 @@ def split(flows: PacketSeries, *, fold: int = 0, seed: int = 0, n_folds: int = 1
         noun = "groups" if grouped else "flows"
         raise ConfigError(
             f"{n_folds} folds need at least {n_folds} {noun} in classes of two or more {noun}; the set has {n_dealt}"
+            + ("; to let captures fall on both sides, split flows.replace(group=None)" if grouped else "")
         )
     rng = np.random.default_rng(seed)
     part = np.full(label.size, -1)

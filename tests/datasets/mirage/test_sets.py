@@ -130,15 +130,20 @@ def test_flows_are_those_simulated(year, place19, place22):
     dataset, place, settings, kept = (
         (MIRAGE19, place19, simulated.YEAR19, 32) if year == 19 else (MIRAGE22, place22, simulated.YEAR22, 10_000)
     )
-    traffic = simulate_traffic(
-        N, seed=(year, 5, 0), n_apps=len(settings.classes), start=settings.start, max_packets=settings.max_packets
-    )
     expected = []
-    for at, begin in enumerate(starts_of(traffic.counts).tolist()):
-        span = slice(begin, begin + min(int(traffic.counts[at]), kept))
-        iat = [round(gap, 6) for gap in traffic.iat[span].tolist()]
-        packets = list(zip(traffic.payload[span].tolist(), traffic.direction[span].tolist(), iat, strict=True))
-        expected.append((settings.classes[traffic.app[at]], packets))
+    for batch, first in enumerate(range(0, N, 50)):
+        traffic = simulate_traffic(
+            min(50, N - first),
+            seed=(year, 5, batch),
+            n_apps=len(settings.classes),
+            start=settings.start + batch * (len(settings.classes) - 1) * 60,
+            max_packets=settings.max_packets,
+        )
+        for at, begin in enumerate(starts_of(traffic.counts).tolist()):
+            span = slice(begin, begin + min(int(traffic.counts[at]), kept))
+            iat = [round(gap, 6) for gap in traffic.iat[span].tolist()]
+            packets = list(zip(traffic.payload[span].tolist(), traffic.direction[span].tolist(), iat, strict=True))
+            expected.append((settings.classes[traffic.app[at]], packets))
     found = as_rows(read_all(dataset, place / "folder"))
     assert sorted((label, packets) for label, packets, _ in found) == sorted(expected)
     assert dataset.published.flows_per_class.keys() == set(settings.classes)
