@@ -13,6 +13,11 @@ class JaxTrafficError(Exception):
     """Base of every error that jaxtraffic raises on purpose."""
 
 
+def _shorten(text: str, most: int = 500) -> str:
+    """Text without its middle where it is very long: damaged files hold names and values of any length."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
 class DataError(JaxTrafficError):
     """A file or a folder that cannot be read whole and right.
 
@@ -37,15 +42,14 @@ class DataError(JaxTrafficError):
     ):
         self.path, self.problem, self.row, self.field = str(path), problem, row, field
         self.expected, self.remedy = expected, remedy
-        self.remedy = remedy
-        where = [self.path]
+        where = [_shorten(self.path)]
         if row is not None:
             where.append(f"row {row}")
         if field is not None:
-            where.append(f"field {field}")
-        message = f"{', '.join(where)}: {problem}"
+            where.append(f"field {_shorten(field)}")
+        message = f"{', '.join(where)}: {_shorten(problem)}"
         if expected is not None:
-            message += f"; expected {expected}"
+            message += f"; expected {_shorten(expected)}"
         if remedy is not None:
             message += f"; {remedy}"
         super().__init__(" ".join(message.split()))

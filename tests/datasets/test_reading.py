@@ -175,3 +175,10 @@ def test_a_capture_whose_name_is_not_utf_8_is_a_fact():
     name = os.fsdecode(b"a\xff.pcap")
     part = block([1], [5], [1], [0.0], ReadOptions(), size_layer="ip", facts={"capture": name})
     assert part.facts["capture"].to_list() == ["a\\udcff.pcap"]
+
+
+def test_messages_stay_readable_whatever_a_damaged_file_holds():
+    error = DataError("a" * 10**6, "b" * 10**6, field="c" * 10**6, expected="d" * 10**6, remedy="mend it")
+    assert len(str(error)) < 3000
+    assert str(error).endswith("mend it")
+    assert len(error.path) == 10**6, "whole, for programs"
