@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import resource
+import re
 import struct
 import subprocess
 import sys
@@ -273,7 +273,9 @@ def _print_memory(what: str) -> None:
     kind, _, path = what.partition(":")
     for _ in datasets.describe(kind).read(Path(path), ReadOptions()):
         pass
-    sys.stdout.write(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}\n")
+    # not ru_maxrss, which a process has from its parent
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    sys.stdout.write(f"{int(peak[1]) * 1024}\n")
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

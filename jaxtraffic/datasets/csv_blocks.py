@@ -21,7 +21,7 @@ from isal import isal_zlib
 from jaxtraffic.datasets.ragged import REMEDY
 from jaxtraffic.errors import DataError
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 """Decompressed bytes handled at a time."""
 
 FETCH_AGAIN = "fetch the file again and compare its checksum"
@@ -183,8 +183,9 @@ def parse_rows(
     if block and not block.endswith(b"\n"):
         # polars passes over an empty field too many at the very end of its input
         block += b"\n"
-    if block.count(b",") < block.count(b"\n") * (len(names) - 1):
-        # rows too short, unless line ends stand in quotes: polars would fill them all up with nulls first, in memory
+    if len(block) < block.count(b"\n") * len(names):
+        # rows too short for their commas, unless line ends stand in quotes: polars would first fill them all up with
+        # nulls, in memory
         _refuse_bad_row(block, names, path, first_row)
     columns = [f"c{index}" for index in range(len(names))]
     try:

@@ -81,7 +81,8 @@ def from_blocks(blocks: Iterable[FlowBlock], path: str | Path, *, name: str, len
         source="simulated" if "simulated" in sources else "real",
     )
     frame = pl.concat(facts, how="diagonal") if facts else pl.DataFrame({"packets": pl.Series([], dtype=pl.Int64)})
-    return LabelledFlows(flows.check(), frame, dict(counts))
+    # not checked again: the values have passed `make_block`
+    return LabelledFlows(flows, frame, dict(counts))
 
 
 def merge(parts: Sequence[LabelledFlows], path: str | Path) -> LabelledFlows:
@@ -92,6 +93,8 @@ def merge(parts: Sequence[LabelledFlows], path: str | Path) -> LabelledFlows:
     Raises:
         DataError: parts of different length or size layer.
     """
+    if len(parts) == 1:
+        return parts[0]
     full = [part for part in parts if len(part)] or list(parts[:1])
     first = full[0].flows
     for part in full[1:]:

@@ -215,7 +215,8 @@ def _parsed_blocks(path: Path, options: ReadOptions, layout: Layout) -> Iterator
         frame = csv_blocks.parse_rows(block, names, wanted, path, first_row=first_row)
         return _convert(frame, path, first_row, options, layout)
 
-    n_threads = min(MAX_THREADS, os.cpu_count() or 1)
+    # one more than cores: at any time some of them wait for the interpreter
+    n_threads = min(MAX_THREADS, (os.cpu_count() or 1) + 1)
     rows = 0
     with ThreadPoolExecutor(n_threads, "jaxtraffic-parse") as pool:
         waiting: deque[tuple[bytes, Future[tuple[FlowBlock, int]]]] = deque()
