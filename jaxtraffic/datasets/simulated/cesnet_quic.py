@@ -24,6 +24,7 @@ import polars as pl
 from jaxtraffic.datasets.cesnet.ppi import MAX_PACKETS
 from jaxtraffic.datasets.curation import largest_remainder
 from jaxtraffic.datasets.roots import replacing
+from jaxtraffic.datasets.simulated.marker import MARKER, read_marker
 from jaxtraffic.datasets.simulated.quic_model import CLIENTS, Packets, simulate_flows
 from jaxtraffic.datasets.simulated.quic_services import SERVICES, STACKS, Service
 from jaxtraffic.errors import DataError
@@ -32,9 +33,6 @@ VERSION = 1
 """Raise it when the same seed gives other files, so that old ones are replaced."""
 
 DEFAULT_FLOWS = 22_000
-
-MARKER = "simulated.json"
-"""File at the top of a simulated set that says so and from what it was made."""
 
 COLUMNS = (
     "ID", "SRC_IP", "DST_IP", "DST_ASN", "SRC_PORT", "DST_PORT", "PROTOCOL", "QUIC_VERSION", "QUIC_SNI",
@@ -194,20 +192,6 @@ def write_stats(path: Path, apps: Counter[str]) -> None:
         temporary.write_bytes(
             _json({"global": {"total-saved": sum(apps.values())}, "apps": dict(sorted(apps.items()))})
         )
-
-
-def read_marker(folder: Path) -> dict | None:
-    """Settings of the simulated set in a folder; None where there is no such set."""
-    try:
-        return json.loads((folder / MARKER).read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def is_simulated(path: str | Path) -> bool:
-    """Whether a file or folder belongs to a simulated set: the marker lies in it or up to three folders above."""
-    path = Path(path).absolute()
-    return any((folder / MARKER).is_file() for folder in [path, *path.parents[:3]])
 
 
 def _simulate_frame(

@@ -10,6 +10,7 @@ import pytest
 
 from jaxtraffic.datasets.cesnet import day_files as cesnet
 from jaxtraffic.datasets.simulated import cesnet_quic as simulate
+from jaxtraffic.datasets.simulated import marker
 from jaxtraffic.datasets.simulated.quic_services import SERVICES
 from jaxtraffic.errors import DataError
 from tests.datasets.cesnet.raw_files import read_day
@@ -90,7 +91,7 @@ def test_made_once_and_anew_when_settings_change(tmp_path):
     simulate.simulate_cesnet(tmp_path, n_flows=310)
     assert len(read_day(day_file(folder))[0]) == 310
     # a run that was cut off before the marker leaves a set that counts as unfinished
-    (folder / simulate.MARKER).unlink()
+    (folder / marker.MARKER).unlink()
     day_file(folder).write_bytes(b"half")
     simulate.simulate_cesnet(tmp_path, n_flows=310)
     assert len(read_day(day_file(folder))[0]) == 310
@@ -98,9 +99,9 @@ def test_made_once_and_anew_when_settings_change(tmp_path):
 
 
 def test_simulated_sets_are_known_by_their_marker(folder, tmp_path):
-    assert simulate.is_simulated(day_file(folder))
-    assert simulate.is_simulated(folder)
-    assert not simulate.is_simulated(tmp_path)
+    assert marker.is_simulated(day_file(folder))
+    assert marker.is_simulated(folder)
+    assert not marker.is_simulated(tmp_path)
 
 
 def test_a_root_that_cannot_be_written(tmp_path):
