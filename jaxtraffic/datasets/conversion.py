@@ -209,6 +209,8 @@ def _convert_source(dataset: Dataset, source: Path, job: _Job) -> Converted:
     stem = _stem(relative)
     record_file = job.out / "sources" / _record_name(stem)
     fingerprint = _fingerprint(source)
+    for path in dataset.beside(source) if dataset.beside is not None else []:
+        fingerprint += _fingerprint(path)
     done = _done(record_file, relative, fingerprint, job.out)
     if done is not None:
         return done

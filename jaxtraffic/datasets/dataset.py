@@ -81,6 +81,7 @@ class Dataset:
             first run; gives its folder. None: absence is an error.
         needs_path: whether the files have no usual place, so that the user has to say where they are.
         warn: takes the facts of all flows read and logs what a user should know of them.
+        beside: takes a source and gives the files beside it that its reader may also read, such as a table of labels.
         simulate: writes about `n_flows` simulated flows in the true layout under a folder: simulate(folder, n_flows,
             seed). None where simulation makes no sense.
     """
@@ -103,4 +104,5 @@ class Dataset:
     stand_in: Callable[[Path], Path] | None = None
     needs_path: bool = False
     warn: Callable[[pl.DataFrame], None] | None = None
+    beside: Callable[[Path], list[Path]] | None = None
     simulate: Callable[[Path, int, int], None] | None = None

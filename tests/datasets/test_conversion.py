@@ -335,3 +335,16 @@ def test_a_converted_folder_is_not_taken_for_raw_files(tmp_path):
     sources = mirage19.find(tmp_path)
     conversion.convert(mirage19, tmp_path, tmp_path / "converted" / "mirage19", options=OPTIONS)
     assert mirage19.find(tmp_path) == sources
+
+
+def test_a_table_of_labels_that_changes_makes_its_captures_anew(tmp_path):
+    place, out = tmp_path / "raw", tmp_path / "out"
+    simulate("pcap", place, n_flows=20)
+    pcap = describe("pcap")
+    first = conversion.convert(pcap, place, out, options=OPTIONS, workers=1)
+    files = sorted(path.relative_to(place).as_posix() for path in pcap.find(place))
+    (place / "labels.csv").write_text("file,label\n" + "".join(f"{name},relabelled\n" for name in files))
+    again = conversion.convert(pcap, place, out, options=OPTIONS, workers=1)
+    assert all(record.fresh for record in again)
+    assert len(again) == len(first)
+    assert conversion.read_converted(out).flows.class_names == ("relabelled",)

@@ -79,11 +79,17 @@ def by_table(path: Path, *, table: Path) -> Labelled | None:
 
 def by_table_or_folder(path: Path) -> Labelled | None:
     """A table beside the capture, or up to three folders above, says what the label is; without one, the folder."""
+    tables = tables_beside(path)
+    return by_table(path, table=tables[0]) if tables else by_folder(path)
+
+
+def tables_beside(path: Path) -> list[Path]:
+    """The table that says the labels of a capture, beside it or up to three folders above; at most one."""
     for folder in path.absolute().parents[: _TABLE_LEVELS + 1]:
         for name in TABLES:
             if (folder / name).is_file():
-                return by_table(path, table=folder / name)
-    return by_folder(path)
+                return [folder / name]
+    return []
 
 
 def labeller(spec: str, *, compose: str = "{label}") -> Labeller:

@@ -23,7 +23,14 @@ import polars as pl
 
 from jaxtraffic.datasets.capture.files import SURE_ENDINGS, find_captures
 from jaxtraffic.datasets.capture.iscx_names import Meaning, meaning
-from jaxtraffic.datasets.capture.labels import composed, labeller, match_template, parse_pattern, parse_template
+from jaxtraffic.datasets.capture.labels import (
+    composed,
+    labeller,
+    match_template,
+    parse_pattern,
+    parse_template,
+    tables_beside,
+)
 from jaxtraffic.datasets.capture.reader import read_capture, read_stream
 from jaxtraffic.datasets.capture.tables import Labelled
 from jaxtraffic.datasets.curation import NO_DNS
@@ -232,6 +239,7 @@ PCAP = Dataset(
     rules=(NO_DNS,),
     min_flows=10,
     needs_path=True,
+    beside=tables_beside,
     simulate=simulate_pcap,
 )
 """Captures of one's own."""
