@@ -91,9 +91,14 @@ NO_BACKGROUND = Rule("background", "background traffic: flows of no application 
 HANDSHAKE = Rule("handshake", "TCP flows whose handshake was not recorded", with_handshake)
 
 
-def apply_rule(flows: PacketSeries, facts: pl.DataFrame, rule: Rule) -> tuple[PacketSeries, Dropped]:
-    """Drops the flows that a rule on facts (one row a flow) does not keep."""
-    return _drop(flows, np.asarray(rule.keep(facts), bool), rule.name, rule.detail)
+def apply_rule(
+    flows: PacketSeries, facts: pl.DataFrame, rule: Rule, *, rows: np.ndarray | slice = slice(None)
+) -> tuple[PacketSeries, Dropped]:
+    """Drops the flows that a rule on facts does not keep; the facts of the flows are their `rows`, in order.
+
+    The rule is asked of all facts: the picked rows of a large frame cost more than the rule.
+    """
+    return _drop(flows, np.asarray(rule.keep(facts), bool)[rows], rule.name, rule.detail)
 
 
 def drop_fewer_packets(flows: PacketSeries, packets: np.ndarray, min_packets: int) -> tuple[PacketSeries, Dropped]:
@@ -171,9 +176,7 @@ def curate(
     def judge(flows: PacketSeries) -> PacketSeries:
         facts = table.facts
         for rule in rules:
-            # the rule is asked of all facts: the picked rows of a large frame cost more than the rule
-            keep = np.asarray(rule.keep(facts), bool)[flows.group]
-            flows, count = _drop(flows, keep, rule.name, rule.detail)
+            flows, count = apply_rule(flows, facts, rule, rows=flows.group)
             dropped.append(count)
         if min_packets > flows.length and "packets" in facts.columns:
             packets = facts["packets"].fill_null(0).to_numpy()[flows.group]

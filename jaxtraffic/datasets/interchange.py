@@ -76,14 +76,7 @@ def write_parquet(
     lists = [pl.col(name).arr.to_list().list.head(pl.col(_COUNT)) for name in columns]
     if facts is not None:
         frame = frame.hstack(facts.select(name for name in FACTS if name in facts.columns))
-    metadata = {
-        "format": FORMAT,
-        "name": flows.name,
-        "size_layer": flows.size_layer,
-        "source": flows.source,
-        "length": flows.length,
-        "class_names": list(flows.class_names),
-    }
+    metadata = metadata_of(flows)
     path = Path(path)
     _refuse_name(path)
     try:
@@ -91,6 +84,18 @@ def write_parquet(
             frame.with_columns(lists).drop(_COUNT).write_parquet(temporary, metadata={KEY: json.dumps(metadata)})
     except OSError as error:
         raise DataError(path, f"cannot be written: {error.strerror or error}", remedy="choose another path") from error
+
+
+def metadata_of(flows: PacketSeries) -> dict[str, Any]:
+    """What files of ours say of their flows."""
+    return {
+        "format": FORMAT,
+        "name": flows.name,
+        "size_layer": flows.size_layer,
+        "source": flows.source,
+        "length": flows.length,
+        "class_names": list(flows.class_names),
+    }
 
 
 def read_parquet(path: str | Path, *, group: str | None = None, length: int | None = None) -> PacketSeries:

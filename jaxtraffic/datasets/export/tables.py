@@ -20,12 +20,11 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
-from jaxtraffic.datasets.interchange import FORMAT, KEY
+from jaxtraffic.datasets.interchange import FORMAT, KEY, metadata_of
 from jaxtraffic.datasets.roots import replacing
 from jaxtraffic.datasets.tcbench.layout import GENERATIONS
 from jaxtraffic.errors import ConfigError, DataError
@@ -56,7 +55,7 @@ def write_npz(flows: PacketSeries, path: str | Path) -> None:
     arrays = {name: np.asarray(getattr(flows, name)) for name in _ARRAYS}
     arrays["mask"] = np.asarray(flows.mask)
     arrays["class_names"] = np.array(flows.class_names, dtype=np.str_)
-    arrays["metadata"] = np.array(json.dumps(_metadata(flows)))
+    arrays["metadata"] = np.array(json.dumps(metadata_of(flows)))
     if flows.group is not None:
         arrays["group"] = np.asarray(flows.group)
     try:
@@ -175,7 +174,7 @@ def write_tcbench_parquet(flows: PacketSeries, path: str | Path, generation: str
     series = ("pkts_size", "pkts_dir", "pkts_iat", "elapsed", "signed")
     frame = frame.with_columns(pl.col(name).arr.to_list().list.head(pl.col("packets")) for name in series)
     frame = frame.select(_columns_dev() if generation == "dev" else _columns_v1())
-    own = _metadata(flows) | {"tcbench": {"generation": generation}}
+    own = metadata_of(flows) | {"tcbench": {"generation": generation}}
     try:
         with replacing(Path(path)) as temporary:
             frame.write_parquet(temporary, metadata={KEY: json.dumps(own)})
@@ -210,17 +209,6 @@ def _columns_v1() -> list[pl.Expr]:
         pl.col("elapsed").alias("timetofirst"),
         pl.col("pkts_iat").cast(pl.List(pl.Float64)),
     ]
-
-
-def _metadata(flows: PacketSeries) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "name": flows.name,
-        "size_layer": flows.size_layer,
-        "source": flows.source,
-        "length": flows.length,
-        "class_names": list(flows.class_names),
-    }
 
 
 def _unwritable(path: str | Path, error: OSError) -> DataError:

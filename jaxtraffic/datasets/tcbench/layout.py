@@ -143,11 +143,6 @@ class Layout:
     source: str = "real"
 
     @property
-    def is_mirage(self) -> bool:
-        """Whether the table is one of the MIRAGE sets."""
-        return self.dataset.startswith("mirage") and not self.exported
-
-    @property
     def title(self) -> str:
         """For messages."""
         return f"a table of {self.dataset} as tcbench {self.generation} writes it"
