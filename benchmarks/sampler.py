@@ -24,7 +24,7 @@ import tyro
 from jax.sharding import Mesh
 
 from jaxtraffic import parallel
-from jaxtraffic.generate import ddpm, sampler
+from jaxtraffic.generate import sampler
 from jaxtraffic.generate.model import ACCELERATOR_BLOCK, CPU_BLOCK, Generator
 
 HOISTED, REBUILT = "jaxtraffic", "jaxtraffic, kernel in every step"
@@ -145,7 +145,7 @@ def _arguments(labels: np.ndarray, start: int, block: int, mesh: Mesh) -> tuple[
 
 def rebuilding_program(generator: Generator, mesh: Mesh) -> Any:
     """The sampler with kernels, operators and the time embedding made in every step of the scan."""
-    length, diffusion = generator.card.length, generator.config.diffusion
+    length, plan = generator.card.length, generator.plan()
 
     def chunk(params: Any, scale: Any, key: jax.Array, index: jax.Array, label: jax.Array) -> jax.Array:
         classes = generator.apply(params, label, method="embed_class")
@@ -157,16 +157,8 @@ def rebuilding_program(generator: Generator, mesh: Mesh) -> Any:
             time = generator.apply(own, t[None], method="embed_time")
             return generator.apply(own, x, time + classes, operators), None
 
-        x, _ = ddpm.sample(
-            predict,
-            generator.schedule,
-            sampler.sample_keys(key, index),
-            label,
-            length,
-            prediction=diffusion.prediction,
-            clip=scale.bound if diffusion.clip_x0 else None,
-            per_step=jnp.arange(generator.schedule.steps),
-        )
+        keys = sampler.sample_keys(key, index)
+        x, _ = sampler.run(plan, predict, keys, label, length, per_step=plan.time)
         return scale.invert(x)
 
     return jax.jit(chunk, out_shardings=parallel.over_data(mesh))

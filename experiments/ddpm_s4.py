@@ -9,9 +9,16 @@ runs on a simulated stand-in where the real data is absent, and says so. Cost: a
 tiny); the preset thesis is meant for an accelerator.
 """
 
-from generative import Options, run_ddpm
+from generative import Options, run_generative
+from rich.console import Console
 
 from jaxtraffic.command import command_line
 
+
+def run(options: Options, console: Console) -> None:
+    """Runs with DDPM where the options name no process."""
+    run_generative(options, console, experiment="ddpm_s4", process="ddpm")
+
+
 if __name__ == "__main__":
-    command_line(Options, run_ddpm, __doc__)
+    command_line(Options, run, __doc__)

@@ -4,126 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
-import shlex
-import subprocess
-import sys
 import time
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from generative_options import Options, generator_config
+from jax.sharding import Mesh
 from rich.console import Console
+from run_folder import environment as _environment  # noqa: F401
+from run_folder import open_folder
 
 from jaxtraffic import datasets, evaluate, generate, parallel, prng, report, scaling
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.generate import rounds
+from jaxtraffic.information import observers
 from jaxtraffic.series import PacketSeries, concatenate
 from jaxtraffic.train import ProgressReport, total_steps
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Command line of a generative experiment. What is left out comes from the preset."""
+def run_generative(options: Options, console: Console, *, experiment: str, process: str) -> None:
+    """Trains, samples and judges a generator on the S4 backbone; writes the run folder of DESIGN.md.
 
-    dataset: str = "cesnet_quic"
-    """Data set of the catalogue (python -m jaxtraffic data list), or a parquet file NAME.parquet in the data root."""
-    data_root: Path | None = None
-    """Folder of the raw data sets; default: the environment variable JAXTRAFFIC_DATA, else the user's cache."""
-    path: Path | None = None
-    """File or folder to read instead of searching the data root."""
-    group: str | None = None
-    """Column of a parquet set whose values stay on one side of a fold, such as capture."""
-    tier: str = "all"
-    """Classes to keep: 50 (the 50 most popular) or all."""
-    max_flows: int | None = None
-    """Keep at most so many flows, drawn in proportion to the classes."""
-    curation: bool = True
-    """Apply the set's rules of curation; without it every flow and packet stays."""
-    min_packets: int | None = None
-    """Drop flows with fewer packets; default: as the set says, 10 for parquet, 1 for cesnet_quic."""
-    min_flows: int | None = None
-    """Drop classes with fewer flows; default: as the set says, 10 for parquet, 500 (200 if small) for cesnet_quic."""
-    days: int | None = None
-    """Days to read of a set organised by day, earliest first; default: as the set says, 1 for cesnet_quic."""
-    real: bool = False
-    """Refuse to run on a simulated stand-in."""
-    fold: int = 0
-    """Which of the ten folds is the test set."""
-    seed: int = 0
-    """Seed of folds, parameters, noise and judges."""
-    preset: str | None = None
-    """Named configuration: thesis (as published), small or tiny (CPU); default: tiny on CPU, else thesis."""
-    scaling: str | None = None
-    """Scale of packet sizes: quantile or linear."""
-    prediction: str | None = None
-    """What the network predicts: epsilon or v."""
-    clip_x0: bool = True
-    """Clip the estimate of the clean series while sampling; without it early steps can overshoot 2000-fold."""
-    guidance: float | None = None
-    """Weight of classifier-free guidance; 1 is off, others need --class-dropout."""
-    class_dropout: float | None = None
-    """Probability of hiding the label in training."""
-    epochs: int | None = None
-    """Passes over the training flows."""
-    steps: int | None = None
-    """Optimiser steps; overrides --epochs."""
-    batch_size: int | None = None
-    """Flows per step over all devices."""
-    learning_rate: float | None = None
-    """Peak learning rate."""
-    ema: float | None = None
-    """Decay of the moving average of the parameters that sampling uses; 0 is none."""
-    precision: str | None = None
-    """Precision of matrix products: float32 or bfloat16."""
-    num_samples: int | None = None
-    """Flows to generate, labels drawn from the training shares; default: one for each training flow."""
-    tune: bool = False
-    """Search the parameters of XGBoost (30 Optuna trials) instead of the fixed ones."""
-    devices: int | None = None
-    """Use only the first so many devices."""
-    mesh: str | None = None
-    """Device mesh, such as data=4,channel=2; default: all devices on data."""
-    out: Path | None = None
-    """Run folder; default: runs/<experiment>-<dataset>-<time>."""
-    resume: bool = False
-    """Go on with an interrupted run folder, bit for bit as if it had not been interrupted."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0, to run as one of several processes."""
-    num_processes: int | None = None
-    """How many processes take part."""
-    process_id: int | None = None
-    """Number of this process, from 0."""
-
-
-def generator_config(options: Options) -> generate.GeneratorConfig:
-    """The preset with the options of the command line laid over it."""
-    name = options.preset or ("tiny" if jax.default_backend() == "cpu" else "thesis")
-    config = generate.preset(name)
-
-    def over(part: Any, *names: str) -> Any:
-        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-        return dataclasses.replace(part, **given)
-
-    train = over(config.train, "epochs", "steps", "batch_size", "learning_rate", "ema", "class_dropout")
-    if options.epochs is not None and options.steps is None:
-        train = dataclasses.replace(train, steps=None)
-    return dataclasses.replace(
-        config,
-        diffusion=over(config.diffusion, "scaling", "prediction", "clip_x0", "guidance"),
-        denoiser=over(config.denoiser, "precision"),
-        train=train,
-    ).check()
-
-
-def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4") -> None:
-    """Trains, samples and judges a DDPMS4; writes the run folder of DESIGN.md."""
+    Args:
+        options: of the command line.
+        console: where to print.
+        experiment: the script's name, for config.json and the run folder.
+        process: what the script trains where the options name no process.
+    """
     parallel.start_processes(options.coordinator, options.num_processes, options.process_id)
     main = parallel.is_main()
     mesh = parallel.make_mesh(options.mesh, devices=options.devices)
-    config = generator_config(options)
+    config = generator_config(options, process)
     if options.out is None and (options.resume or options.coordinator):
         raise ConfigError("--resume and --coordinator need --out, the run folder that is meant")
     if options.num_samples is not None and options.num_samples < 2:
@@ -157,36 +71,34 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
         "data": _describe_data(options, flows, parts, dropped, notice),
         "num_samples": options.num_samples,
         "tune": options.tune,
+        "reflow": options.reflow,
+        "information": options.information,
     }
-    if main and not _open_folder(folder, described, resume=options.resume):
+    if main and not open_folder(folder, described, resume=options.resume):
         console.print(f"{folder} is complete: see {folder / 'report.html'}", highlight=False)
         return
     if main:
         scaling.save(generator.scale, folder / "scaling.npz")
     key = jax.random.key(options.seed)
-    total = total_steps(config.train, len(parts.train))
-    with ProgressReport(console, "training", total, enabled=main) as progress:
-        generator.fit(
-            parts.train,
-            key=prng.stream(key, "train"),
-            mesh=mesh,
-            folder=folder,
-            resume=options.resume,
-            report=lambda line: progress.update(line["step"], loss=line["loss"], **{"flows/s": line["flows_per_s"]}),
-        )
+    _train(options, console, generator, parts.train, prng.stream(key, "train"), mesh, folder)
     if options.num_samples is None:
         labels = np.asarray(parts.train.label)
     else:
         labels = generator.draw_labels(options.num_samples, seed=options.seed)
     clock = time.perf_counter()
     with ProgressReport(console, "sampling", len(labels), enabled=main) as progress:
-        synthetic = generator.sample(prng.stream(key, "sample"), labels, mesh=mesh, report=progress.update)
+        sample = generator.sample_with_information if options.information else generator.sample
+        synthetic = sample(prng.stream(key, "sample"), labels, mesh=mesh, report=progress.update)
     sampling_seconds = time.perf_counter() - clock
     if not main:
         return
+    measured: dict[str, Any] = {}
+    if options.information:
+        synthetic, found = synthetic
+        measured = _write_information(folder, found, labels, flows.class_names, card.class_counts)
     datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
     console.print("judging: XGBoost on real, generated and reference flows")
-    judgements = _judge(options, parts, synthetic) | _timing(folder, len(labels), sampling_seconds)
+    judgements = _judge(options, parts, synthetic) | _timing(folder, len(labels), sampling_seconds) | measured
     report.write_report(
         folder,
         real_signed=np.asarray(parts.train.signed_size),
@@ -199,6 +111,62 @@ def run_ddpm(options: Options, console: Console, *, experiment: str = "ddpm_s4")
     )
     console.print(report.judgement_table(judgements))
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _train(
+    options: Options,
+    console: Console,
+    generator: generate.Generator,
+    flows: PacketSeries,
+    key: jax.Array,
+    mesh: Mesh,
+    folder: Path,
+) -> None:
+    """Training and rounds of reflow; each round has its own key, metrics and checkpoints."""
+    total = total_steps(generator.config.train, len(flows))
+    for number in range(options.reflow + 1):
+        name = "training" if number == 0 else f"reflow {number}"
+        place = rounds.folder_of(folder, number)
+        place.mkdir(exist_ok=True)
+        with ProgressReport(console, name, total, enabled=parallel.is_main()) as progress:
+            shared = {
+                "mesh": mesh,
+                "folder": place,
+                "resume": options.resume,
+                "report": lambda line, shown=progress: shown.update(
+                    line["step"], loss=line["loss"], **{"flows/s": line["flows_per_s"]}
+                ),
+            }
+            if number == 0:
+                generator.fit(flows, key=key, **shared)
+            else:
+                generator.reflow(
+                    np.asarray(flows.label), key=prng.at_step(prng.stream(key, "reflow"), number), **shared
+                )
+
+
+def _write_information(
+    folder: Path,
+    found: dict[str, np.ndarray],
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    class_counts: tuple[int, ...],
+) -> dict[str, float]:
+    """Writes information.npz beside the samples and returns keys of report.json; everything in nats.
+
+    The ceiling is the entropy of the labels in the training flows: no series can tell more of its label than that.
+    """
+    temporary = folder / "information.tmp.npz"
+    np.savez_compressed(temporary, label=labels, class_names=np.array(class_names), **found)
+    temporary.replace(folder / "information.npz")
+    share = np.array(class_counts, np.float64) / sum(class_counts)
+    told = observers.summary(found["mi"], labels, len(class_names))
+    classes = zip(class_names, told.class_mean, strict=True)
+    return {
+        "information.mean": told.mean,
+        "information.stderr": told.stderr,
+        "information.ceiling": float(-(share[share > 0] * np.log(share[share > 0])).sum()),
+    } | {f"information.class.{name}": float(value) for name, value in classes if np.isfinite(value)}
 
 
 def _data_line(flows: PacketSeries, parts: datasets.Split) -> str:
@@ -230,68 +198,33 @@ def _describe_data(
     }
 
 
-def _open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:
-    """Creates the run folder with config.json, or checks that it belongs to this run; False where it is complete."""
-    path = folder / "config.json"
-    described = json.loads(json.dumps(described))
-    if path.exists():
-        if not resume:
-            raise ConfigError(f"{folder} holds a run already; add --resume to go on with it, or choose another --out")
-        try:
-            stored = json.loads(path.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{path} is not readable JSON ({error}); choose another --out") from error
-        for name, value in described.items():
-            if stored.get(name) != value:
-                raise ConfigError(
-                    f"--resume: {path} was written with other options ({_difference(name, stored.get(name), value)})"
-                )
-        return not (folder / "report.json").exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not resume:
-            raise ConfigError(f"{folder} is not empty; choose another --out")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(described | _environment(), indent=2))
-        temporary.replace(path)
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written: {error.strerror or error}; choose another") from error
-    return True
-
-
-def _difference(name: str, stored: Any, wanted: Any) -> str:
-    """The first place where two nested values differ, as a phrase."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        for key in wanted:
-            if stored.get(key) != wanted[key]:
-                return _difference(f"{name}.{key}", stored.get(key), wanted[key])
-    return f"{name}: {str(stored)[:60]} there, {str(wanted)[:60]} now"
-
-
-def _environment() -> dict[str, Any]:
-    packages = ("jaxtraffic", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "xgboost")
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    device = jax.devices()[0]
-    return {
-        "command": shlex.join(["python", *sys.argv]),
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "git_revision": git.stdout.strip() or None,
-    }
-
-
 def _shown(config: dict[str, Any], generator: generate.Generator) -> dict[str, Any]:
     """config.json with the cards that the report shows beside it: model, training, device in words."""
     stored, device = config["generator"], config["device"]
     parameters = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+    others = {
+        name
+        for process, names in _OF_PROCESS.items()
+        if process != generator.config.diffusion.process
+        for name in names
+    }
+    own = set(_OF_PROCESS[generator.config.diffusion.process])
+    diffusion = {name: value for name, value in stored["diffusion"].items() if name in own or name not in others}
     return config | {
-        "model": {"title": "DDPMS4", "parameters": parameters, **stored["denoiser"], **stored["diffusion"]},
+        "model": {"title": generator.title, "parameters": parameters, **stored["denoiser"], **diffusion},
         "training": stored["train"],
         "device": f"{device['count']} x {device['kind']}",
     }
+
+
+_EDM = ("sigma_data", "sigma_min", "sigma_max", "rho", "log_sigma_mean", "log_sigma_std")
+_OF_PROCESS = {
+    "ddpm": ("steps", "schedule", "prediction", "variance", "eta"),
+    "vp": ("steps", "prediction", "beta_min", "beta_max", "eta"),
+    "edm": (*_EDM, "churn", "churn_min", "churn_max", "churn_noise"),
+    "flow": ("time_law",),
+}
+"""Options that the report shows for a process only."""
 
 
 def _judge(options: Options, parts: datasets.Split, synthetic: PacketSeries) -> dict[str, Any]:

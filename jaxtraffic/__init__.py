@@ -16,6 +16,7 @@ _ROOMS = (
     "errors",
     "evaluate",
     "generate",
+    "information",
     "nn",
     "parallel",
     "prng",

@@ -1,5 +1,6 @@
-"""Generators: schedules, objectives, one sampling scan with observers, and the model zoo."""
+"""Generators: processes (DDPM, VP, EDM, flow), solvers as data, and one sampling scan with observers."""
 
+from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.config import (
     PRESETS,
     DiffusionConfig,
@@ -7,8 +8,11 @@ from jaxtraffic.generate.config import (
     preset,
 )
 from jaxtraffic.generate.marginals import marginals
-from jaxtraffic.generate.model import DataCard, Generator, load_run
-from jaxtraffic.generate.sampler import Observer
+from jaxtraffic.generate.model import Generator
+from jaxtraffic.generate.process import Process
+from jaxtraffic.generate.processes import make_process
+from jaxtraffic.generate.rounds import load_run
+from jaxtraffic.generate.sampler import Observer, Plan
 from jaxtraffic.generate.schedules import Schedule, make_schedule
 
 __all__ = [
@@ -18,8 +22,11 @@ __all__ = [
     "Generator",
     "GeneratorConfig",
     "Observer",
+    "Plan",
+    "Process",
     "Schedule",
     "load_run",
+    "make_process",
     "make_schedule",
     "marginals",
     "preset",

@@ -6,29 +6,70 @@ import dataclasses
 from typing import Any
 
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.generate.ddpm import check_prediction
+from jaxtraffic.generate import processes
 from jaxtraffic.nn import DenoiserConfig
 from jaxtraffic.train import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionConfig:
-    """The diffusion process and the scale of its data; the defaults are the published ones, but for the scaling."""
+    """The process between noise and data, and the scale of the data; the defaults are the published DDPM's, but for the
+    scaling.
+    """
 
+    process: str = "ddpm"
+    """Process: ddpm, vp (continuous-time diffusion), edm, or flow (rectified flow)."""
     scaling: str = "quantile"
     """Scale of signed sizes: quantile (randomised quantile transform) or linear (size / 1500, as published)."""
     steps: int = 100
-    """Diffusion steps T."""
+    """Diffusion steps T of ddpm; default number of sampling steps of vp."""
     schedule: str = "cosine"
-    """Noise schedule: cosine or linear."""
+    """Noise schedule of ddpm: cosine or linear."""
     prediction: str = "epsilon"
-    """What the network predicts: epsilon (noise) or v (velocity)."""
+    """What the network predicts in ddpm and vp: epsilon (noise) or v. Those of edm and flow are their own."""
     variance: str = "posterior"
-    """Variance of a reverse step: posterior or beta."""
+    """Variance of an ancestral step of ddpm: posterior or beta."""
     clip_x0: bool = True
     """Clip the estimate of the clean series while sampling: near t = T an error of the noise is multiplied by 2000."""
     guidance: float = 1.0
     """Weight of classifier-free guidance; 1 is off. Other values need class dropout in training."""
+    solver: str | None = None
+    """Solver; None is the first of ddpm: ancestral, ddim; vp: euler-maruyama, heun, midpoint; edm: heun, euler,
+    midpoint; flow: heun, euler, midpoint."""
+    sampling_steps: int | None = None
+    """Sampling steps; None is 100 for ddpm and vp (their T), 50 for edm and flow. Heun and midpoint evaluate the
+    network twice a step."""
+    eta: float | None = None
+    """Randomness of ddim (default 0) and of euler-maruyama (default 1): 0 is deterministic."""
+    churn: float = 0.0
+    """S_churn of edm: noise added anew in every step; 0 is deterministic."""
+    churn_min: float = 0.0
+    """S_min of edm: noise level below which there is no churn."""
+    churn_max: float | None = None
+    """S_max of edm: noise level above which there is no churn; None is no bound."""
+    churn_noise: float = 1.0
+    """S_noise of edm: standard deviation of the churned noise."""
+    time_law: str = "uniform"
+    """Law of the training times of flow: uniform or logit-normal."""
+    beta_min: float = 0.1
+    """Rate of noise of vp at t = 0."""
+    beta_max: float = 20.0
+    """Rate of noise of vp at t = 1."""
+    sigma_data: float | None = None
+    """Standard deviation of scaled series in edm; None is 1 for the quantile scale and 0.5 for the linear one."""
+    sigma_min: float = 0.002
+    """Lowest noise level of edm's steps."""
+    sigma_max: float = 80.0
+    """Highest noise level of edm's steps."""
+    rho: float = 7.0
+    """Spacing of edm's steps."""
+    log_sigma_mean: float = -1.2
+    """Mean of ln sigma in training edm."""
+    log_sigma_std: float = 1.2
+    """Standard deviation of ln sigma in training edm."""
+    prefixes: float = 0.0
+    """Share of a training batch that is cut to its first packets (how many is drawn), so that one network knows every
+    prefix; see `prefix_information`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +93,9 @@ class GeneratorConfig:
         for name in ("ema", "class_dropout"):
             if not 0 <= getattr(train, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), got {getattr(train, name)}")
-        check_prediction(diffusion.prediction)
+        if not 0 <= diffusion.prefixes <= 1:
+            raise ConfigError(f"prefixes must be in [0, 1], got {diffusion.prefixes}")
+        processes.check(diffusion)
         if diffusion.guidance != 1 and not train.class_dropout:
             raise ConfigError("guidance other than 1 needs training with --class-dropout above 0")
         return self

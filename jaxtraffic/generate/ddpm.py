@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtraffic import prng
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.generate import sampler
+from jaxtraffic.generate import process, sampler
 from jaxtraffic.generate.schedules import Schedule
 
 PREDICTIONS = ("epsilon", "v")
@@ -49,6 +50,7 @@ def loss(
     prediction: str = "epsilon",
     class_dropout: float = 0.0,
     no_class: int = -1,
+    noise: jax.Array | None = None,
 ) -> jax.Array:
     """Per-sample squared error [batch] of one random step each (the simple loss of Ho et al., equation 14).
 
@@ -61,61 +63,48 @@ def loss(
         prediction: "epsilon" or "v".
         class_dropout: probability that a label is replaced by `no_class`.
         no_class: the label that means "no class".
+        noise: [batch, T] in place of fresh noise.
     """
     t = jax.random.randint(prng.stream(key, "time"), label.shape, 0, schedule.steps)
-    eps = jax.random.normal(prng.stream(key, "noise"), x0.shape)
-    if class_dropout:
-        dropped = jax.random.bernoulli(prng.stream(key, "class"), class_dropout, label.shape)
-        label = jnp.where(dropped, no_class, label)
+    eps = process.fresh_noise(key, x0, noise)
+    label = process.hide_labels(key, label, class_dropout, no_class)
     predicted = denoise(corrupt(schedule, x0, t, eps), t, label)
     return jnp.mean((predicted - target(schedule, prediction, x0, t, eps)) ** 2, axis=-1)
 
 
-def sample(
-    predict: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array | None]],
+def plan(
     schedule: Schedule,
-    keys: jax.Array,
-    label: jax.Array,
-    length: int,
     *,
     prediction: str = "epsilon",
-    guidance: float = 1.0,
     clip: jax.Array | float | None = None,
-    per_step: Any = None,
-    observers: tuple[sampler.Observer, ...] = (),
-) -> tuple[jax.Array, tuple[Any, ...]]:
-    """Ancestral sampling of the reverse chain in one scan (Ho et al., algorithm 2).
+    told: np.ndarray | None = None,
+) -> sampler.Plan:
+    """Ancestral sampling of the reverse chain (Ho et al., algorithm 2).
 
     Args:
-        predict: (x [batch, T], per_step leaves of this step) -> (conditional, unconditional or None) predictions.
         schedule: the noise schedule, in the order of training (step 0 is the cleanest).
-        keys: [batch] keys, one a sample.
-        label: [batch] int32, for the observers.
-        length: T.
         prediction: "epsilon" or "v".
-        guidance: weight w of unconditional + w (conditional - unconditional); 1 is off.
         clip: bound of the estimate of x_0, or None. Clip by default: at the last cosine step sqrt(alpha_bar) is
             5e-4, so an error of the predicted noise is multiplied by 2000 on its way into x_0.
-        per_step: pytree of [step, ...] arrays for `predict`, in the order of training (such as time embeddings).
-        observers: see `sampler.Observer`; info also holds "t" [], "x0", "conditional" and "unconditional".
-
-    Returns:
-        Samples [batch, T] and the observers' results.
+        told: [step] int32, the steps that the network knows the rows of the schedule as; 0, 1, ... by default.
     """
     check_prediction(prediction)
 
-    def take_step(x: jax.Array, at: tuple[Any, ...], noise: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        t, s, own = at
-        conditional, unconditional = predict(x, own)
-        guided = conditional if unconditional is None else unconditional + guidance * (conditional - unconditional)
+    def take_step(
+        evaluate: sampler.Evaluate, x: jax.Array, at: dict[str, Any], noise: jax.Array
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        s, predicted = at["schedule"], evaluate(x, 0)
+        guided = predicted.guided
         x0 = (x - s.noise * guided) / s.signal if prediction == "epsilon" else s.signal * x - s.noise * guided
         if clip is not None:
             x0 = jnp.clip(x0, -clip, clip)
         x_next = s.from_x0 * x0 + s.from_xt * x + s.deviation * noise
-        info = {"t": t, "x0": x0, "conditional": conditional}
-        if unconditional is not None:
-            info["unconditional"] = unconditional
-        return x_next, info
+        return x_next, {"prediction": predicted, "x0": x0}
 
-    backwards = jax.tree.map(lambda leaf: leaf[::-1], (jnp.arange(schedule.steps), schedule, per_step))
-    return sampler.run(take_step, backwards, keys, label, length, observers=observers)
+    # kappa_t / T of information.md 5f, in units of the network: a difference of noises is signal times one of v.
+    weight = schedule.beta / (2 * (1 - schedule.beta) * (1 - schedule.alpha_bar))
+    if prediction == "v":
+        weight = weight * schedule.alpha_bar
+    t = jnp.arange(schedule.steps, dtype=jnp.int32) if told is None else jnp.asarray(told, jnp.int32)
+    at = jax.tree.map(lambda leaf: leaf[::-1], {"t": t, "schedule": schedule})
+    return sampler.Plan(t[::-1, None].astype(jnp.float32), at, take_step, 1.0, weight[::-1])

@@ -1,8 +1,8 @@
 """The sampling scan: one `lax.scan` from noise to samples, with observers folded into its carry.
 
-A process (DDPM here; others are data plus a small step function too) says how one step is taken; this file owns the
-loop, the keys and the observers, and knows nothing else. Keys are per sample, so that a sample depends on its own
-index only: neither on the number of devices nor on how the run is cut into chunks.
+A solver is a `Plan`: data (what the network is told, coefficients of every step) plus a small step function. This file
+owns the loop, the keys, guidance and the observers, and knows nothing else. Keys are per sample, so that a sample
+depends on its own index only: neither on the number of devices nor on how the run is cut into chunks.
 """
 
 from __future__ import annotations
@@ -14,25 +14,55 @@ import jax
 import jax.numpy as jnp
 
 from jaxtraffic import prng
+from jaxtraffic.information.observer import Observer
 
 
-class Observer(NamedTuple):
-    """Folds what happens during sampling into a statistic, at no extra pass.
+class Prediction(NamedTuple):
+    """What the network says about one x; all [batch, T], in the network's own units.
 
     Attributes:
-        init: (x [batch, T], label [batch]) -> state; keep its leaves per sample (leading axis batch), so that no
-            collective enters the program.
-        update: (state, info) -> state; info holds "step" [], "x" before and "x_next" after the step, and whatever the
-            process reports, such as "x0", "prediction" and, with guidance, "unconditional", all [batch, T].
-        finish: state -> result, with leading axis batch.
+        guided: unconditional + guidance (conditional - unconditional); what solvers move along.
+        conditional: with the label.
+        unconditional: without it; None where neither guidance nor an observer needs it.
     """
 
-    init: Callable[[jax.Array, jax.Array], Any]
-    update: Callable[[Any, dict[str, jax.Array]], Any]
-    finish: Callable[[Any], Any] = lambda state: state
+    guided: jax.Array
+    conditional: jax.Array
+    unconditional: jax.Array | None
 
 
-Step = Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Evaluate = Callable[[jax.Array, int], Prediction]
+"""(network input [batch, T], stage of this step) -> Prediction."""
+
+TakeStep = Callable[[Evaluate, jax.Array, Any, jax.Array], tuple[jax.Array, dict[str, Any]]]
+"""(evaluate, x [batch, T], the plan's `at` of this step, noise [batch, T]) -> (x_next, info).
+
+info holds "prediction" (the Prediction of stage 0) and "x0" (the estimate of the clean series), and may hold more.
+"""
+
+
+class Plan(NamedTuple):
+    """A solver on a grid of steps, in the order of sampling (noise first).
+
+    Attributes:
+        time: [step, stage] float32, what the network is told at each evaluation of a step.
+        at: pytree of [step, ...] arrays for `take_step`, "t" among them: the process time of stage 0.
+        take_step: the step function; static.
+        initial: standard deviation of x before the first step.
+        weight: [step] float32: sum over steps of weight |conditional - unconditional|^2 (stage 0, summed over packets)
+            is the information in nats; the squared form on this grid.
+    """
+
+    time: jax.Array
+    at: Any
+    take_step: TakeStep
+    initial: float
+    weight: jax.Array
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return self.time.shape[0]
 
 
 def sample_keys(key: jax.Array, index: jax.Array) -> jax.Array:
@@ -46,38 +76,51 @@ def normal(keys: jax.Array, step: jax.Array | int, length: int) -> jax.Array:
 
 
 def run(
-    take_step: Step,
-    schedule: Any,
+    plan: Plan,
+    predict: Callable[[jax.Array, Any], tuple[jax.Array, jax.Array | None]],
     keys: jax.Array,
     label: jax.Array,
     length: int,
     *,
+    guidance: float = 1.0,
+    per_step: Any = None,
     observers: Sequence[Observer] = (),
 ) -> tuple[jax.Array, tuple[Any, ...]]:
     """Runs the whole chain as one scan.
 
     Args:
-        take_step: (x [batch, T], the schedule's leaves of one step, noise [batch, T]) -> (x_next, info).
-        schedule: pytree of [step, ...] arrays in the order of sampling, whatever depends on the step alone.
+        plan: the solver.
+        predict: (x [batch, T], leaves of `per_step` at one step and stage) -> (conditional, unconditional or None).
         keys: [batch] typed keys, one a sample (`sample_keys`).
         label: [batch] int32, handed to the observers.
         length: T.
-        observers: see `Observer`.
+        guidance: weight w of unconditional + w (conditional - unconditional); 1 is off (Ho and Salimans,
+            "Classifier-Free Diffusion Guidance" (2022), equation 6).
+        per_step: pytree of [step, stage, ...] arrays for `predict`, such as embeddings of `plan.time`.
+        observers: see `Observer`; info holds what `take_step` reports, and "step" [], "at", "x" before and "x_next"
+            after the step, "evaluate" and "noise".
 
     Returns:
         Samples [batch, T] float32 and the result of each observer.
     """
-    steps = jax.tree.leaves(schedule)[0].shape[0]
-    x = normal(keys, steps, length)
+    x = plan.initial * normal(keys, plan.steps, length)
     states = tuple(observer.init(x, label) for observer in observers)
 
-    def body(carry: tuple[jax.Array, tuple[Any, ...]], xs: tuple[jax.Array, Any]) -> tuple[Any, None]:
+    def body(carry: tuple[jax.Array, tuple[Any, ...]], xs: tuple[jax.Array, Any, Any]) -> tuple[Any, None]:
         x, states = carry
-        index, at = xs
-        x_next, info = take_step(x, at, normal(keys, index, length))
-        info = info | {"step": index, "x": x, "x_next": x_next}
+        index, at, own = xs
+
+        def evaluate(x: jax.Array, stage: int) -> Prediction:
+            conditional, unconditional = predict(x, jax.tree.map(lambda leaf: leaf[stage], own))
+            if guidance == 1 or unconditional is None:
+                return Prediction(conditional, conditional, unconditional)
+            return Prediction(unconditional + guidance * (conditional - unconditional), conditional, unconditional)
+
+        noise = normal(keys, index, length)
+        x_next, info = plan.take_step(evaluate, x, at, noise)
+        info = info | {"step": index, "at": at, "x": x, "x_next": x_next, "evaluate": evaluate, "noise": noise}
         states = tuple(observer.update(state, info) for observer, state in zip(observers, states, strict=True))
         return (x_next, states), None
 
-    (x, states), _ = jax.lax.scan(body, (x, states), (jnp.arange(steps), schedule))
+    (x, states), _ = jax.lax.scan(body, (x, states), (jnp.arange(plan.steps), plan.at, per_step))
     return x, tuple(observer.finish(state) for observer, state in zip(observers, states, strict=True))

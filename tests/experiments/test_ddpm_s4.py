@@ -65,7 +65,7 @@ def call(experiment, monkeypatch, arguments):
     """Runs the script's main as the command line would; returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["ddpm_s4.py", *arguments])
     try:
-        experiment.command_line(experiment.Options, experiment.run_ddpm, "test")
+        experiment.command_line(experiment.Options, experiment.run, "test")
     except SystemExit as stop:
         return stop.code
     return 0

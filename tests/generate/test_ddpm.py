@@ -69,6 +69,13 @@ def test_labels_are_dropped_at_the_stated_rate():
     assert abs(dropped - 0.2) < 0.012 and set(np.unique(seen[0])) == {3, 7}
 
 
+def draw(predict, schedule, keys, label, *, prediction="epsilon", clip=6.0, **options):
+    """Ancestral sampling in the plane; `predict` takes the step as an integer."""
+    made = ddpm.plan(schedule, prediction=prediction, clip=clip)
+    per_step = jnp.asarray(made.time, jnp.int32)
+    return sampler.run(made, predict, keys, label, 2, per_step=per_step, **options)
+
+
 def mixture_denoiser(schedule, prediction):
     """E[eps | x_t] (or E[v | x_t]) of a mixture of three Gaussians in the plane, in closed form."""
     weight, mean, root = jnp.array([0.5, 0.3, 0.2]), jnp.array([[-1.5, 0.0], [1.0, 1.2], [1.2, -1.0]]), 0.3
@@ -100,11 +107,7 @@ def test_sampler_reproduces_a_gaussian_mixture(prediction, steps):
     predict, weight, mean, overall, spread = mixture_denoiser(schedule, prediction)
     keys = sampler.sample_keys(jax.random.key(5), jnp.arange(n))
     label = jnp.zeros(n, jnp.int32)
-    x, _ = jax.jit(
-        lambda keys: ddpm.sample(
-            predict, schedule, keys, label, 2, prediction=prediction, clip=6.0, per_step=jnp.arange(steps)
-        )
-    )(keys)
+    x, _ = jax.jit(lambda keys: draw(predict, schedule, keys, label, prediction=prediction))(keys)
     x = np.asarray(x, np.float64)
     deviation = np.sqrt(np.diag(spread))
     assert (np.abs(x.mean(0) - overall) < 4 * deviation / np.sqrt(n)).all()
@@ -119,13 +122,12 @@ def test_a_sample_depends_on_its_own_index_only():
     schedule = schedules.make_schedule("cosine", 20)
     predict, *_ = mixture_denoiser(schedule, "epsilon")
 
-    def draw(index):
-        keys = sampler.sample_keys(jax.random.key(0), index)
-        return ddpm.sample(predict, schedule, keys, index, 2, per_step=jnp.arange(20), clip=6.0)[0]
+    def of(index):
+        return draw(predict, schedule, sampler.sample_keys(jax.random.key(0), index), index)[0]
 
-    whole = draw(jnp.arange(64))
-    np.testing.assert_allclose(draw(jnp.arange(10, 20)), whole[10:20], atol=1e-5)
-    np.testing.assert_allclose(draw(jnp.arange(63, -1, -1))[::-1], whole, atol=1e-5)
+    whole = of(jnp.arange(64))
+    np.testing.assert_allclose(of(jnp.arange(10, 20)), whole[10:20], atol=1e-5)
+    np.testing.assert_allclose(of(jnp.arange(63, -1, -1))[::-1], whole, atol=1e-5)
 
 
 def test_observers_fold_what_a_stored_trajectory_shows():
@@ -137,6 +139,9 @@ def test_observers_fold_what_a_stored_trajectory_shows():
         conditional, _ = predict(x, t)
         return conditional, 0.5 * conditional
 
+    def gap(info):
+        return ((info["prediction"].conditional - info["prediction"].unconditional) ** 2).sum(-1)
+
     everything = sampler.Observer(
         init=lambda x, label: {
             "x0": jnp.zeros((x.shape[0], steps, 2)),
@@ -145,22 +150,19 @@ def test_observers_fold_what_a_stored_trajectory_shows():
         },
         update=lambda state, info: {
             "x0": state["x0"].at[:, info["step"]].set(info["x0"]),
-            "gap": state["gap"].at[:, info["step"]].set(((info["conditional"] - info["unconditional"]) ** 2).sum(-1)),
+            "gap": state["gap"].at[:, info["step"]].set(gap(info)),
             "label": state["label"],
         },
     )
     running = sampler.Observer(
         init=lambda x, label: jnp.zeros(x.shape[0]),
-        update=lambda state, info: state + ((info["conditional"] - info["unconditional"]) ** 2).sum(-1),
+        update=lambda state, info: state + gap(info),
         finish=lambda state: state / steps,
     )
     keys = sampler.sample_keys(jax.random.key(0), jnp.arange(n))
-    options = {"per_step": jnp.arange(steps), "clip": 6.0, "guidance": 1.5}
-    x, (stored, mean) = ddpm.sample(
-        doubled, schedule, keys, jnp.arange(n), 2, observers=(everything, running), **options
-    )
+    x, (stored, mean) = draw(doubled, schedule, keys, jnp.arange(n), guidance=1.5, observers=(everything, running))
     np.testing.assert_allclose(stored["gap"].mean(1), mean, rtol=1e-5)
     np.testing.assert_array_equal(stored["label"], np.arange(n))
     np.testing.assert_allclose(stored["x0"][:, -1], x, atol=1e-6)
-    plain, _ = ddpm.sample(doubled, schedule, keys, jnp.arange(n), 2, **options)
+    plain, _ = draw(doubled, schedule, keys, jnp.arange(n), guidance=1.5)
     np.testing.assert_allclose(plain, x, atol=1e-6)
