@@ -14,7 +14,6 @@ import numpy as np
 from generative_options import Options, generator_config
 from jax.sharding import Mesh
 from rich.console import Console
-from run_folder import environment as _environment  # noqa: F401
 from run_folder import open_folder
 
 from jaxtraffic import datasets, evaluate, generate, parallel, prng, report, scaling
@@ -59,7 +58,7 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
     notice = datasets.stand_in_notice(options.dataset) if datasets.is_stand_in(options.dataset, flows) else ""
     if main:
-        console.print(_data_line(flows, parts), highlight=False)
+        console.print(data_line(flows, parts), highlight=False)
     card = generate.DataCard.of(parts.train)
     generator = generate.Generator(config, card, scaling.fit(config.diffusion.scaling, parts.train.signed_size))
     folder = options.out or Path("runs") / f"{experiment}-{flows.name}-{datetime.now():%Y%m%d-%H%M%S}"
@@ -68,7 +67,7 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         "seed": options.seed,
         "generator": dataclasses.asdict(config),
         "card": dataclasses.asdict(card),
-        "data": _describe_data(options, flows, parts, dropped, notice),
+        "data": describe_data(options, flows, parts, dropped, notice),
         "num_samples": options.num_samples,
         "tune": options.tune,
         "reflow": options.reflow,
@@ -169,16 +168,18 @@ def _write_information(
     } | {f"information.class.{name}": float(value) for name, value in classes if np.isfinite(value)}
 
 
-def _data_line(flows: PacketSeries, parts: datasets.Split) -> str:
+def data_line(flows: PacketSeries, parts: datasets.Split) -> str:
+    """Set, source, flows and the three parts, as one line for the screen."""
     return (
         f"{flows.name} ({flows.source}): {len(flows):,} flows of {len(flows.class_names)} classes; "
         f"train {len(parts.train):,}, validation {len(parts.validation):,}, test {len(parts.test):,}"
     )
 
 
-def _describe_data(
+def describe_data(
     options: Options, flows: PacketSeries, parts: datasets.Split, dropped: list[datasets.Dropped], notice: str
 ) -> dict[str, Any]:
+    """What config.json says of the data."""
     return {
         "name": flows.name,
         "source": flows.source,

@@ -45,18 +45,20 @@ class Judged(NamedTuple):
     Attributes:
         flows: the set.
         mi: [flow] nats, squared form.
+        loss: [held-out flow] loss of the generator that made the set, on real flows.
         predicted: [test flow] labels by XGBoost trained on the set.
         figures: flat keys.
     """
 
     flows: PacketSeries
     mi: np.ndarray
+    loss: np.ndarray
     predicted: np.ndarray
     figures: dict[str, float | int]
 
 
-def judge_set(judge: Judge, flows: PacketSeries, mi: np.ndarray) -> Judged:
-    """Utility, discriminative score, fidelity and information of one generated set."""
+def judge_set(judge: Judge, flows: PacketSeries, mi: np.ndarray, loss: np.ndarray) -> Judged:
+    """Utility, discriminative score, fidelity, information and held-out loss of one generated set."""
     y = np.asarray(judge.test.label)
     predicted = predict(flows, features(judge.test), judge.seed, None)
     told = observers.summary(mi, np.asarray(flows.label), len(flows.class_names))
@@ -64,9 +66,9 @@ def judge_set(judge: Judge, flows: PacketSeries, mi: np.ndarray) -> Judged:
         _under("utility", utility_of(y, judge.on_real, predicted, judge.seed))
         | _under("discriminative", evaluate.discriminative_score(judge.train, flows, judge.seed))
         | _under("fidelity", evaluate.fidelity(judge.train, flows, _n_distinct(judge, flows), judge.seed))
-        | {"information.mean": told.mean, "information.stderr": told.stderr}
+        | {"information.mean": told.mean, "information.stderr": told.stderr, "loss.held_out": float(loss.mean())}
     )
-    return Judged(flows, mi, predicted, figures)
+    return Judged(flows, mi, loss, predicted, figures)
 
 
 def fresh_real(judge: Judge, n_flows: int) -> dict[str, float | int]:
@@ -81,8 +83,8 @@ def fresh_real(judge: Judge, n_flows: int) -> dict[str, float | int]:
 def changes(judge: Judge, old: Judged, new: Judged) -> dict[str, tuple[float, float]]:
     """Metric -> (new - old, its standard error), for two sets sampled with the same keys and labels.
 
-    Standard errors are over test flows for F1 (paired bootstrap), over generated flows for the rest (paired, but for
-    the discriminative score, whose two classifiers are taken as independent).
+    Standard errors are over test flows for F1 (paired bootstrap), over held-out flows for the loss (paired), and over
+    generated flows for the rest (paired, but for the discriminative score, whose classifiers count as independent).
     """
     y = np.asarray(judge.test.label)
     stderr = f1_difference_stderr(y, old.predicted, new.predicted, judge.seed)
@@ -99,6 +101,7 @@ def changes(judge: Judge, old: Judged, new: Judged) -> dict[str, tuple[float, fl
     keys = [row_keys(part) for part in rows]
     found["distinct_share"] = _jackknife(len(rows[0]), lambda use: _distinct(keys[1][use]) - _distinct(keys[0][use]))
     found["mean_packets"] = _paired(n_packets(rows[1]) - n_packets(rows[0]))
+    found["held_out_loss"] = _paired(new.loss - old.loss)
     return found
 
 

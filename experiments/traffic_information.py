@@ -23,8 +23,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from generative import _environment as environment
 from rich.console import Console
+from run_folder import environment
 from traffic_curve import HeldOut, entropy, make_curve
 from traffic_methods import Direct, GeneratorMethod, feature_codes, grid_of
 
@@ -76,7 +76,7 @@ class Options:
     packets: int | None = None
     """Largest number of packets T; default: all that the set has."""
     steps: int | None = None
-    """Optimiser steps of the methods but for the generator; default: 1,500."""
+    """Optimiser steps of the methods but for the generator; default: 1,000."""
     generator_steps: int | None = None
     """Optimiser steps of the generator; default: 1,500."""
     preset: str = "tiny"
@@ -131,7 +131,7 @@ def run(options: Options, console: Console) -> None:
         clock = time.perf_counter()
         own = prng.stream(key, name)
         if name == GENERATOR:
-            method = GeneratorMethod(options.preset, options.process, options.generator_steps, options.draws)
+            method = _generator(options)
             with ProgressReport(console, "generator", method.total) as progress:
                 found = method.measure(own, train, held, mesh=mesh, folder=folder / GENERATOR, progress=progress)
         else:
@@ -189,6 +189,12 @@ def _check(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    if GENERATOR in options.methods:
+        _generator(options).config()
+
+
+def _generator(options: Options) -> GeneratorMethod:
+    return GeneratorMethod(options.preset, options.process, options.generator_steps, options.draws)
 
 
 def _joined(one: PacketSeries, other: PacketSeries) -> PacketSeries:

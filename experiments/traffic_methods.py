@@ -24,7 +24,7 @@ IAT_UNIT, IAT_STEPS = 1e-6, 1000
 """IATs are looked at as 1000 log10(1 + IAT / 1 microsecond), rounded: steps of 0.23 %."""
 FEW = (1, 2, 3, 4, 6, 8, 12, 16, 20, 30)
 """Numbers of packets for methods that cost more than a classifier."""
-STEPS, GENERATOR_STEPS = 1500, 1500
+STEPS, GENERATOR_STEPS = 1000, 1500
 PREFIXES, CLASS_DROPOUT = 0.75, 0.5
 """Shares of flows that are cut, and that lose their label, in the generator's training. The network without the label
 needs as many flows as the one with it: what it predicts worse counts as information."""

@@ -8,7 +8,9 @@ from jaxtraffic.generate.config import (
     preset,
 )
 from jaxtraffic.generate.marginals import marginals
+from jaxtraffic.generate.mi_tune import TuneConfig, tune_with_information
 from jaxtraffic.generate.model import Generator
+from jaxtraffic.generate.prefix_information import generator_information
 from jaxtraffic.generate.process import Process
 from jaxtraffic.generate.processes import make_process
 from jaxtraffic.generate.rounds import load_run
@@ -25,9 +27,12 @@ __all__ = [
     "Plan",
     "Process",
     "Schedule",
+    "TuneConfig",
+    "generator_information",
     "load_run",
     "make_process",
     "make_schedule",
     "marginals",
     "preset",
+    "tune_with_information",
 ]

@@ -51,7 +51,7 @@ class TuneConfig:
 
     candidates: int = 50
     """Flows drawn of each class in each round; MI-TUNE draws 50 images a prompt."""
-    keep: int = 10
+    keep: int = 25
     """Flows of each class that are kept for training."""
     rounds: int = 2
     """Rounds of drawing, keeping and training; the adapters go on from round to round."""

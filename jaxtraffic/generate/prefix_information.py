@@ -234,7 +234,8 @@ def generator_information(
 
     One compiled program serves all r; flows are split over the devices, with no collective, and the value of a flow
     depends on (key, its index, itself) only. The generator has to be trained with class dropout (it gives u_B) and
-    with prefixes (DiffusionConfig.prefixes); without the latter only r = T means anything.
+    with prefixes (DiffusionConfig.prefixes); without the latter only r = T means anything. Take a class dropout of
+    about a half: what u_B misses for want of training counts as information.
 
     Args:
         generator: with parameters.

@@ -1,6 +1,7 @@
 """Mutual information: estimators on data, benchmark tasks with closed-form truth, observers for the sampling scan."""
 
 from jaxtraffic.information.estimate import estimate, estimate_many
+from jaxtraffic.information.estimators import Estimator
 from jaxtraffic.information.observers import path_wise, product, squared, summary
 from jaxtraffic.information.registry import METHODS
 from jaxtraffic.information.result import MIResult
@@ -13,6 +14,7 @@ __all__ = [
     "PAIRS",
     "PANEL",
     "TASKS",
+    "Estimator",
     "MIResult",
     "Task",
     "estimate",

@@ -17,18 +17,18 @@ the Gaussian). This changes no expectation over t in [0, 1 - eps] beyond adding 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic import prng
-from jaxtraffic.errors import ConfigError
 from jaxtraffic.information import gaussian_reference as gaussian
 from jaxtraffic.information import noising, proposals
-from jaxtraffic.information.result import Method, Outcome, Pairs
+from jaxtraffic.information.noising import Learnt
+from jaxtraffic.information.result import Method, Outcome, Pairs, in_two_parts
 from jaxtraffic.train.fit import fit
-from jaxtraffic.train.state import TrainConfig
 
 FORMS = ("gap", "squared", "product")
 
@@ -66,16 +66,19 @@ class FlowOptions:
     blocks: int = 2
     """Residual blocks."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        noising.check_choice("form", self.form, FORMS)
+        noising.check_choice("diffuse", self.diffuse, noising.DIFFUSE)
+        noising.check_choice("proposal", self.proposal, proposals.PROPOSALS)
 
-def _program(options: FlowOptions, n_classes: int, key: jax.Array, train: Pairs, test: Pairs) -> Outcome:
-    if options.form not in FORMS:
-        raise ConfigError(f"unknown form {options.form!r}; choose from {', '.join(FORMS)}")
+
+def _fit(options: FlowOptions, n_classes: int, key: jax.Array, train: Pairs) -> Learnt:
     ceiling = noising.label_entropy(train, n_classes)
-    train, test = (noising.oriented(options.diffuse, n_classes, pairs) for pairs in (train, test))
+    train = noising.oriented(options.diffuse, n_classes, train)
     reference = gaussian.fit(train, n_classes, options.linear)
-    train, test = reference.apply(train), reference.apply(test)
-    train, held = noising.split(train)
-    init, apply = noising.network(train.x.shape[1], n_classes or train.y.shape[1], options.width, options.blocks)
+    train, held = noising.split(reference.apply(train))
+    init, apply = _network(options, n_classes, reference)
 
     def error(params: object, batch: Pairs, key: jax.Array, t: jax.Array, seen: jax.Array) -> jax.Array:
         noise = jax.random.normal(prng.stream(key, "noise"), batch.x.shape)
@@ -98,17 +101,16 @@ def _program(options: FlowOptions, n_classes: int, key: jax.Array, train: Pairs,
         init(prng.stream(key, "init")),
         train,
         prng.stream(key, "fit"),
-        TrainConfig(
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            warmup=0.05,
-            clip_norm=1.0,
-            ema=options.ema,
-        ),
+        noising.training(options),
         validate=validate,
     )
+    return Learnt(fitted, reference, ceiling)
+
+
+def _evaluate(options: FlowOptions, n_classes: int, key: jax.Array, learnt: Learnt, test: Pairs) -> Outcome:
+    fitted, reference = learnt.fitted, learnt.reference
+    test = reference.apply(noising.oriented(options.diffuse, n_classes, test))
+    _, apply = _network(options, n_classes, reference)
 
     def measure(number: jax.Array, sign: jax.Array) -> tuple[jax.Array, ...]:
         own = prng.at_step(prng.stream(key, "estimate"), number)
@@ -126,24 +128,14 @@ def _program(options: FlowOptions, n_classes: int, key: jax.Array, train: Pairs,
     added, squared, product = noising.in_pairs(measure, options.repeats)
     conditional, blank = gaussian.x_given_y(reference, test.y), gaussian.marginal()
     known = gaussian.log_density(conditional, test.x) - gaussian.log_density(blank, test.x)
-    gap = known + added
-    pointwise = {"gap": gap, "squared": squared, "product": product}[options.form].mean(axis=0)
-    return Outcome(
-        pointwise.mean(),
-        pointwise.std() / float(np.sqrt(len(pointwise))),
-        pointwise,
-        {
-            "losses": fitted.losses,
-            "validation": fitted.validation,
-            "best": fitted.best,
-            "gap": gap.mean(),
-            "squared": squared.mean(),
-            "product": product.mean(),
-            "gaussian": known.mean(),
-            "profile": squared.mean(axis=1) / options.repeats,
-            "ceiling": ceiling,
-        },
-    )
+    found = {"gap": known + added, "squared": squared, "product": product}
+    extra = {"gaussian": known.mean(), "profile": squared.mean(axis=1) / options.repeats}
+    return noising.outcome(options.form, found, learnt, extra)
+
+
+def _network(options: FlowOptions, n_classes: int, reference: gaussian.Reference) -> tuple[Any, Any]:
+    seen = n_classes or len(reference.centre_y)
+    return noising.network(len(reference.centre_x), seen, options.width, options.blocks)
 
 
 def _noisy(x: jax.Array, noise: jax.Array, t: jax.Array) -> noising.Noisy:
@@ -174,4 +166,15 @@ def _warn(options: FlowOptions, diagnostics: dict[str, np.ndarray], value: float
     return noising.warnings(diagnostics, value)
 
 
-RF = Method("rf", FlowOptions, _program, True, "gaussianise", True, _warn, "thesis, chapter 6; gap form ours")
+RF = Method(
+    "rf",
+    FlowOptions,
+    in_two_parts(_fit, _evaluate),
+    True,
+    "gaussianise",
+    True,
+    _warn,
+    "thesis, chapter 6; gap form ours",
+    _fit,
+    _evaluate,
+)

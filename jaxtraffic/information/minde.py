@@ -30,9 +30,8 @@ from jaxtraffic.errors import ConfigError
 from jaxtraffic.information import gaussian_reference as gaussian
 from jaxtraffic.information import noising, proposals
 from jaxtraffic.information.noising import Noisy
-from jaxtraffic.information.result import Method, Outcome, Pairs
+from jaxtraffic.information.result import Method, Outcome, Pairs, in_two_parts
 from jaxtraffic.train.fit import fit
-from jaxtraffic.train.state import TrainConfig
 
 FORMS = ("squared", "gap", "sigma")
 VARIANTS = ("conditional", "joint")
@@ -78,6 +77,12 @@ class MindeOptions:
     """Hidden width; 0 for 64 to 10 dimensions of x and y together, 128 above."""
     blocks: int = 2
     """Residual blocks."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        noising.check_choice("variant", self.variant, VARIANTS)
+        noising.check_choice("form", self.form, FORMS)
+        noising.check_choice("diffuse", self.diffuse, noising.DIFFUSE)
 
 
 class Times(NamedTuple):
@@ -189,9 +194,9 @@ class _Problem(NamedTuple):
     dim: int
 
 
-def _conditional(options: MindeOptions, n_classes: int, reference: gaussian.Reference, train: Pairs) -> _Problem:
-    dim = train.x.shape[1]
-    init, apply = noising.network(dim, n_classes or train.y.shape[1], options.width, options.blocks)
+def _conditional(options: MindeOptions, n_classes: int, reference: gaussian.Reference) -> _Problem:
+    dim = len(reference.centre_x)
+    init, apply = noising.network(dim, n_classes or len(reference.centre_y), options.width, options.blocks)
 
     def cost(params: Any, pairs: Pairs, noise: jax.Array, times: Times, share: jax.Array) -> jax.Array:
         noisy = Noisy(times.m * pairs.x + times.s * noise, times.m, times.s)
@@ -206,9 +211,9 @@ def _conditional(options: MindeOptions, n_classes: int, reference: gaussian.Refe
     return _Problem(init, cost, predict, dim)
 
 
-def _joint(options: MindeOptions, reference: gaussian.Reference, train: Pairs) -> _Problem:
-    dim_x, dim_y = train.x.shape[1], train.y.shape[1]
-    dim = dim_x + dim_y
+def _joint(options: MindeOptions, reference: gaussian.Reference) -> _Problem:
+    dim_x = len(reference.centre_x)
+    dim = dim_x + len(reference.centre_y)
     init, apply = noising.joint_network(dim, options.width, options.blocks)
 
     def cost(params: Any, pairs: Pairs, noise: jax.Array, times: Times, share: jax.Array) -> jax.Array:
@@ -234,16 +239,12 @@ def _joint(options: MindeOptions, reference: gaussian.Reference, train: Pairs) -
     return _Problem(init, cost, predict, dim)
 
 
-def _program(options: MindeOptions, n_classes: int, key: jax.Array, train: Pairs, test: Pairs) -> Outcome:
-    _check(options, n_classes)
-    joint = options.variant == "joint"
+def _fit(options: MindeOptions, n_classes: int, key: jax.Array, train: Pairs) -> noising.Learnt:
     ceiling = noising.label_entropy(train, n_classes)
-    if not joint:
-        train, test = (noising.oriented(options.diffuse, n_classes, pairs) for pairs in (train, test))
+    train = _oriented(options, n_classes, train)
     reference = gaussian.fit(train, n_classes, options.linear)
-    train, test = reference.apply(train), reference.apply(test)
-    problem = _joint(options, reference, train) if joint else _conditional(options, n_classes, reference, train)
-    train, held = noising.split(train)
+    train, held = noising.split(reference.apply(train))
+    problem = _problem(options, n_classes, reference)
 
     def cost(params: Any, batch: Pairs, key: jax.Array) -> jax.Array:
         n = len(batch.x)
@@ -257,54 +258,56 @@ def _program(options: MindeOptions, n_classes: int, key: jax.Array, train: Pairs
         problem.init(prng.stream(key, "init")),
         train,
         prng.stream(key, "fit"),
-        TrainConfig(
-            steps=options.steps,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            warmup=0.05,
-            clip_norm=1.0,
-            ema=options.ema,
-        ),
+        noising.training(options),
         validate=lambda params: cost(params, held, prng.stream(key, "validate")),
     )
+    return noising.Learnt(fitted, reference, ceiling)
+
+
+def _evaluate(options: MindeOptions, n_classes: int, key: jax.Array, learnt: noising.Learnt, test: Pairs) -> Outcome:
+    test = learnt.reference.apply(_oriented(options, n_classes, test))
+    problem = _problem(options, n_classes, learnt.reference)
 
     def measure(number: jax.Array, sign: jax.Array) -> dict[str, jax.Array]:
         own = prng.at_step(prng.stream(key, "estimate"), number)
         n = len(test.x)
         drawn = times(options, proposals.strata(prng.stream(own, "time"), n, number, options.repeats))
         noise = sign * jax.random.normal(prng.stream(own, "noise"), (n, problem.dim))
-        at, eps_c, eps_u = problem.predict(fitted.params, test, noise, drawn)
+        at, eps_c, eps_u = problem.predict(learnt.fitted.params, test, noise, drawn)
         return forms(drawn, options.sigma, at, noise, eps_c, eps_u)
 
     found = noising.in_pairs(measure, options.repeats)
-    pointwise = found[options.form].mean(axis=0)
-    return Outcome(
-        pointwise.mean(),
-        pointwise.std() / float(np.sqrt(len(pointwise))),
-        pointwise,
-        {
-            "losses": fitted.losses,
-            "validation": fitted.validation,
-            "best": fitted.best,
-            **{name: values.mean() for name, values in found.items()},
-            "profile": found["squared"].mean(axis=1) / options.repeats,
-            "ceiling": ceiling,
-        },
-    )
+    profile = found["squared"].mean(axis=1) / options.repeats
+    return noising.outcome(options.form, found, learnt, {"profile": profile})
 
 
-def _check(options: MindeOptions, n_classes: int) -> None:
-    if options.form not in FORMS:
-        raise ConfigError(f"unknown form {options.form!r}; choose from {', '.join(FORMS)}")
-    if options.variant not in VARIANTS:
-        raise ConfigError(f"unknown variant {options.variant!r}; choose from {', '.join(VARIANTS)}")
-    if options.variant == "joint" and n_classes:
+def _oriented(options: MindeOptions, n_classes: int, pairs: Pairs) -> Pairs:
+    if options.variant == "conditional":
+        return noising.oriented(options.diffuse, n_classes, pairs)
+    if n_classes:
         raise ConfigError("the joint variant diffuses y too, and labels cannot be; use variant='conditional'")
+    return pairs
+
+
+def _problem(options: MindeOptions, n_classes: int, reference: gaussian.Reference) -> _Problem:
+    if options.variant == "joint":
+        return _joint(options, reference)
+    return _conditional(options, n_classes, reference)
 
 
 def _warn(options: MindeOptions, diagnostics: dict[str, np.ndarray], value: float) -> list[str]:
     return noising.warnings(diagnostics, value)
 
 
-DDPM = Method("ddpm", MindeOptions, _program, True, "gaussianise", True, _warn, "MINDE, Franzese et al., ICLR 2024")
+DDPM = Method(
+    "ddpm",
+    MindeOptions,
+    in_two_parts(_fit, _evaluate),
+    True,
+    "gaussianise",
+    True,
+    _warn,
+    "MINDE, Franzese et al., ICLR 2024",
+    _fit,
+    _evaluate,
+)

@@ -11,8 +11,10 @@ import numpy as np
 
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.information import gaussian_reference as gaussian
-from jaxtraffic.information.result import Pairs
+from jaxtraffic.information.result import Outcome, Pairs
 from jaxtraffic.nn.score_mlp import ScoreMLPConfig, default_width, score_mlp
+from jaxtraffic.train.fit import Fitted
+from jaxtraffic.train.state import TrainConfig
 
 DIFFUSE = ("auto", "x", "y")
 VALIDATION_ROWS = 5000
@@ -47,6 +49,55 @@ class Denoised(NamedTuple):
     noise: jax.Array
 
 
+class Learnt(NamedTuple):
+    """What a diffusion estimator keeps of its training samples.
+
+    Attributes:
+        fitted: the network's parameters and how they came about.
+        reference: canonical coordinates and the Gaussian in them.
+        ceiling: [] nats that no estimate should exceed; infinite for continuous y.
+    """
+
+    fitted: Fitted
+    reference: gaussian.Reference
+    ceiling: jax.Array
+
+
+def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ConfigError where an option has none of its values."""
+    if value not in choices:
+        raise ConfigError(f"unknown {option} {value!r}; choose from {', '.join(choices)}")
+
+
+def training(options: Any) -> TrainConfig:
+    """How the network of `rf` or `ddpm` is trained, from the options that both have."""
+    return TrainConfig(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        warmup=0.05,
+        clip_norm=1.0,
+        ema=options.ema,
+    )
+
+
+def outcome(form: str, found: dict[str, jax.Array], learnt: Learnt, extra: dict[str, jax.Array]) -> Outcome:
+    """The estimate by one form, with the means of all of them and the curves of training as diagnostics.
+
+    Args:
+        form: which one is the value.
+        found: of each form, [repeat, n_test] nats.
+        learnt: what was trained.
+        extra: further diagnostics.
+    """
+    pointwise = found[form].mean(axis=0)
+    means = {name: values.mean() for name, values in found.items()}
+    curves = {name: getattr(learnt.fitted, name) for name in ("losses", "validation", "best")}
+    stderr = pointwise.std() / float(np.sqrt(len(pointwise)))
+    return Outcome(pointwise.mean(), stderr, pointwise, curves | means | extra | {"ceiling": learnt.ceiling})
+
+
 def oriented(diffuse: str, n_classes: int, pairs: Pairs) -> Pairs:
     """Pairs whose x is the variable to diffuse.
 
@@ -58,8 +109,7 @@ def oriented(diffuse: str, n_classes: int, pairs: Pairs) -> Pairs:
     Raises:
         ConfigError: unknown choice, or "y" where y holds labels.
     """
-    if diffuse not in DIFFUSE:
-        raise ConfigError(f"diffuse must be one of {', '.join(DIFFUSE)}, got {diffuse!r}")
+    check_choice("diffuse", diffuse, DIFFUSE)
     if n_classes:
         if diffuse == "y":
             raise ConfigError("labels cannot be diffused; use diffuse='x' or 'auto'")

@@ -86,6 +86,14 @@ METRICS = (
         "Among the first 30.",
         2,
     ),
+    Metric(
+        "held_out_loss",
+        "loss.held_out",
+        "held-out loss",
+        "lower",
+        "The generator's training loss on real flows that it did not see: rises where tuning forgets real traffic.",
+        4,
+    ),
 )
 
 
@@ -140,7 +148,7 @@ def verdict(judgements: Mapping[str, Any]) -> list[str]:
     selection = {
         1: "so the selection by information itself helped",
         -1: "so random flows would have been the better choice",
-        0: "so nothing is to be had from the selection itself that could be told from noise",
+        0: "so an effect of the selection itself could not be told from noise",
     }[_direction(own)]
     sentences = [
         f"Tuning on the flows that rank highest {did} what generated flows are worth as training data: weighted F1 "
@@ -158,9 +166,9 @@ def verdict(judgements: Mapping[str, Any]) -> list[str]:
             if change is None:
                 continue
             if _direction(change):
-                moved.append(
-                    f"{metric.title} {'rose' if change[0] > 0 else 'fell'} by {_signed(change, metric.digits)}"
-                )
+                way = "rose" if change[0] > 0 else "fell"
+                size, error = (number(abs(part), metric.digits) for part in change)
+                moved.append(f"{metric.title} {way} by {size} \N{PLUS-MINUS SIGN} {error}")
             else:
                 still.append(metric.title)
         said = "; ".join(moved) or "nothing changed by more than two standard errors"
@@ -171,7 +179,7 @@ def verdict(judgements: Mapping[str, Any]) -> list[str]:
     if above:
         sentences.append(
             f"The measured information ({', '.join(above)}) is above H(label) = {number(ceiling, 2)} nats, the most "
-            "that series can tell: the excess is error of the network, and ranking by it prefers flows where it errs."
+            "that series can tell: the excess is error of the network, and the ranking may follow that error."
         )
     return sentences
 
@@ -261,7 +269,7 @@ def _render(judgements: Mapping[str, Any], config: Mapping[str, Any], figures: l
         facts={
             "Data": {"Data set": data.get("name")}
             | {title: judgements.get(f"data.{key}") for key, title in _COUNTS.items()},
-            "Tuning": _without_none(flatten(config.get("tuning") or {})) | {"repeats": config.get("repeats")},
+            "Tuning": _tuning(config),
             "Adapters": {
                 "Parameters of the model": judgements.get("model.parameters"),
                 "Parameters of its adapters": judgements.get("adapters.parameters"),
@@ -287,6 +295,28 @@ _COUNTS = {
     "n_test": "Test flows",
     "n_synthetic": "Generated flows",
     "n_classes": "Classes",
+}
+
+
+def _tuning(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that decide a tuning, of all that config.json holds."""
+    given = flatten(config.get("tuning") or {}) | {"repeats": config.get("repeats")}
+    return _without_none({title: given.get(key) for key, title in _SETTINGS.items()})
+
+
+_SETTINGS = {
+    "rank": "Ranked by",
+    "candidates": "Candidates a class",
+    "keep": "Kept of them",
+    "rounds": "Rounds",
+    "repeats": "Repeats",
+    "guidance": "Guidance of candidates",
+    "adapters.kind": "Adapters",
+    "adapters.rank": "Rank of adapters",
+    "adapters.alpha": "Alpha",
+    "train.steps": "Steps a round",
+    "train.batch_size": "Batch",
+    "train.learning_rate": "Learning rate",
 }
 
 

@@ -66,7 +66,8 @@ METHODS = {
     "generator": Words(
         "generator (S4 denoiser)",
         "One generator trained on prefixes of any length; the gap of its errors without and with the label.",
-        "No bound; one network serves all lengths, and after short training it makes little of the label: low values.",
+        "No bound; one network serves all lengths, and after short training its values are off both ways, low for few "
+        "packets.",
     ),
     "ksg": Words(
         "nearest neighbours (Ross)",
@@ -121,7 +122,7 @@ def answer(curve: Curve) -> str:
             f"{held} of the most that was found about the application in up to {length} packets ({value:.2f} nats, "
             f"with {curve.packets[curve.peak]})."
         )
-    return f"{held} of what {length} packets hold about the application ({value:.2f} nats)."
+    return f"{held} of what {length} packets hold about the application ({curve.value[-1]:.2f} nats)."
 
 
 def fall_text(curve: Curve) -> str | None:

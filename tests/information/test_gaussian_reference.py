@@ -87,7 +87,9 @@ def test_classes():
     moments = gaussian.x_given_y(reference, jnp.arange(3))
     for k in range(3):
         inside = np.asarray(mapped.x)[label == k]
-        assert moments.mean[k, 0] == pytest.approx(inside.mean(), abs=0.02)
+        # Small classes are drawn towards 0 by the weight of ten samples.
+        shrunk = inside.mean() * len(inside) / (len(inside) + gaussian.PRIOR)
+        assert moments.mean[k, 0] == pytest.approx(shrunk, abs=1e-3)
         assert moments.variance[k, 0] == pytest.approx(inside.var(), rel=0.15)
 
 
