@@ -92,6 +92,18 @@ class Timing:
         }
 
 
+def paired_ratio(timing: Timing, reference: Timing) -> tuple[float, float, float]:
+    """Median, lower and upper quartile of the ratios of time within the same round of a `race`.
+
+    A machine that is busy for a while slows a whole round, so ratios within rounds differ less than medians do.
+    """
+    ratios = [own / other for own, other in zip(timing.rounds, reference.rounds, strict=True)]
+    if len(ratios) < 2:
+        return (ratios[0],) * 3
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return middle, low, high
+
+
 def start(against_torch: bool = False) -> None:
     """To be called before the first JAX operation: cold compiles, and a GPU that torch can share."""
     jax.config.update("jax_enable_compilation_cache", False)

@@ -105,6 +105,7 @@ def test_a_coupling_replaces_fresh_noise_in_the_loss():
     assert np.abs(one - loss(made.params, batch | {"noise": noise + 1}, jax.random.key(2))).min() > 0
 
 
+@pytest.mark.slow
 def test_reflow_trains_on_its_own_couplings_and_load_run_finds_the_last_round(tmp_path):
     made, mesh = make("flow"), parallel.make_mesh(devices=1)
     train = flows(40)

@@ -84,6 +84,7 @@ def test_the_loop_keeps_the_best_of_each_class_and_changes_linear_kernels_only(g
     assert all((same[name] == leaf).all() for name, leaf in before.items())
 
 
+@pytest.mark.slow
 def test_the_second_round_draws_from_what_the_first_one_made(generator, tuned):
     one_round, _ = tune_with_information(generator, jax.random.key(3), dataclasses.replace(CONFIG, rounds=1), mesh=MESH)
     drawn = mi_tune.draw_candidates(one_round, mi_tune.candidates_key(jax.random.key(3), 1), CONFIG, mesh=MESH)
@@ -100,6 +101,7 @@ def test_the_control_draws_the_same_candidates_and_keeps_others(generator, tuned
     assert (one.kept != other.kept).any()
 
 
+@pytest.mark.slow
 def test_ascending_keeps_the_other_end_and_path_wise_its_own_order(generator, tuned):
     first = tuned[1][0].candidates
     label = np.asarray(first.flows.label)

@@ -265,6 +265,7 @@ def loop(generator, key, data, r, draws):
     return np.array(values)
 
 
+@pytest.mark.slow
 def test_equals_a_plain_loop(generator):
     data = flows()[:5]
     found = rooms.generator_information(

@@ -158,6 +158,7 @@ def test_gaussian_and_independent_pairs(method):
     assert abs(apart.value) < 0.02
 
 
+@pytest.mark.slow
 def test_labels():
     rng = np.random.default_rng(0)
     label = rng.integers(0, 3, 6000)

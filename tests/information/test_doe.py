@@ -43,6 +43,7 @@ def test_gaussian_and_independent_pairs():
     assert abs(apart.value) < 0.02
 
 
+@pytest.mark.slow
 def test_logistic_noise_wants_the_logistic_family():
     """Y = 3 X + logistic noise: H(Y | X) = 2 nats, which a logistic q(y | x) attains and a Gaussian one exceeds."""
     rng = np.random.default_rng(3)

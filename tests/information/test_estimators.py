@@ -47,8 +47,16 @@ def test_runs_in_the_shape_of_bmi():
     assert not failed["success"] and np.isnan(failed["mi_estimate"])
 
 
-@pytest.mark.parametrize("labels", [False, True], ids=["numbers", "labels"])
-@pytest.mark.parametrize("method", ["mine", "doe"])
+@pytest.mark.parametrize(
+    ("method", "labels"),
+    [
+        pytest.param("doe", False, id="doe-numbers"),
+        *(
+            pytest.param(method, labels, marks=pytest.mark.slow, id=f"{method}-{'labels' if labels else 'numbers'}")
+            for method, labels in (("doe", True), ("mine", False), ("mine", True), ("rf", False), ("ddpm", True))
+        ),
+    ],
+)
 def test_fit_then_evaluate_equals_estimate(method, labels):
     x, y = pairs(1)
     test_x, test_y = pairs(2, 300)

@@ -121,6 +121,7 @@ def test_independence(form):
     assert found.value == pytest.approx(found.diagnostics[form], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_labels():
     # reference/information.md, section 5 (e): I = 0.5331 at s = 0.3.
     rng = np.random.default_rng(4)
@@ -134,6 +135,7 @@ def test_labels():
         information.estimate(x, label, method="rf", key=jax.random.key(0), diffuse="y", **SMALL)
 
 
+@pytest.mark.slow
 def test_seeds_together_are_seeds_apart_in_one_compilation():
     samples = [_binormal(2000, 0.6, seed) for seed in (0, 1)]
     keys = [jax.random.key(seed) for seed in (0, 1)]
