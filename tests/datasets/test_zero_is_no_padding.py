@@ -174,7 +174,7 @@ ALLOWED = {
     ("datasets/simulated/tcbench.py", "traffic.payload == 0"): "its column pkts_is_ack",
     ("series.py", "self.size != 0"): "refuses a size in the padding, which the direction tells",
     ("augment/segmentation.py", "payload > 0"): "segments that hold data; the mask is the direction",
-    ("generate/model.py", "np.asarray(train.signed_size) == 0"): "whether real flows hold size 0, by the mask",
+    ("generate/card.py", "np.asarray(train.signed_size) == 0"): "whether real flows hold size 0, by the mask",
     ("generate/model.py", "signed_size == 0"): "drawn sizes, whose sign is their direction; never flows that were read",
     ("report/augmentation_figures.py", "size == 0"): "marks packets without payload in a figure",
     ("report/augmentation_figures.py", "size != 0"): "marks sizes without direction in a figure",

@@ -60,6 +60,7 @@ def call(monkeypatch, arguments):
     return 0
 
 
+@pytest.mark.slow
 def test_run_finds_the_packet_that_decides_and_leaves_a_complete_folder(monkeypatch, parquet, tmp_path, capsys):
     out = tmp_path / "run"
     arguments = ["--dataset", "parquet", "--path", parquet, "--packets", 4, "--out", out]

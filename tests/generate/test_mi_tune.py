@@ -64,6 +64,7 @@ def leaves(params):
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in named}
 
 
+@pytest.mark.slow
 def test_the_loop_keeps_the_best_of_each_class_and_changes_linear_kernels_only(generator, tuned):
     before = leaves(generator.params)
     made, history = tuned
@@ -91,6 +92,7 @@ def test_the_second_round_draws_from_what_the_first_one_made(generator, tuned):
     np.testing.assert_allclose(drawn.mi["squared"], tuned[1][1].candidates.mi["squared"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_control_draws_the_same_candidates_and_keeps_others(generator, tuned):
     config = dataclasses.replace(CONFIG, rank="random", rounds=1)
     _, (one,) = tune_with_information(generator, jax.random.key(3), config, mesh=MESH)
@@ -141,6 +143,7 @@ def test_the_fine_tuning_set_keeps_class_shares_and_every_flow():
     assert (rare["label"] == 2).sum() == 10 and len(np.unique(rare["signed_size"], axis=0)) == 20
 
 
+@pytest.mark.slow
 def test_a_stored_generator_is_a_run_folder_like_any_other(generator, tuned, tmp_path):
     made, _ = tuned
     mi_tune.save_tuned(tmp_path, made)
@@ -160,6 +163,7 @@ def test_holding_gives_the_parameters_back_also_after_an_error(generator):
     assert generator.params is before
 
 
+@pytest.mark.slow
 def test_scores_that_are_not_finite_stop_the_run(tuned):
     drawn = tuned[1][0].candidates
     broken = drawn._replace(mi={"squared": np.where(np.arange(12) == 3, np.nan, 1.0)})

@@ -104,6 +104,7 @@ def test_sampling_has_no_collective_and_compiles_once(generator):
         assert "c64[" in str(jax.make_jaxpr(generator._prepare)(params))
 
 
+@pytest.mark.slow
 def test_guidance_moves_samples_away_from_the_unconditional_ones(generator):
     labels = np.zeros(32, int)
     mesh = parallel.make_mesh(devices=1)

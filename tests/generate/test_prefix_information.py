@@ -343,7 +343,8 @@ def test_prefixes_are_log_uniform_and_of_the_given_share():
     assert (np.asarray(prefixes.draw_prefixes(jax.random.key(0), 0.0, 100, 8)) == 8).all()
 
 
-@pytest.mark.parametrize("process", ["ddpm", pytest.param("flow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("process", ["ddpm", "flow"])
 def test_the_loss_of_a_prefix_sees_and_trains_the_prefix_alone(process):
     train = flows()
     scale, card = scaling.fit("quantile", train.signed_size), generate.DataCard.of(train)

@@ -55,13 +55,13 @@ def draw(name, plan, n=20_000, predict=None, seed=0, **options):
         ("flow", "euler", 1),
         ("flow", "heun", 2),
         ("flow", "midpoint", 2),
-        ("edm", "euler", 1),
+        pytest.param("edm", "euler", 1, marks=pytest.mark.slow),
         ("edm", "heun", 2),
-        ("edm", "midpoint", 2),
+        pytest.param("edm", "midpoint", 2, marks=pytest.mark.slow),
         ("vp", "euler-maruyama", 1),
         ("vp", "heun", 2),
-        ("vp", "midpoint", 2),
-        ("vp-v", "heun", 2),
+        pytest.param("vp", "midpoint", 2, marks=pytest.mark.slow),
+        pytest.param("vp-v", "heun", 2, marks=pytest.mark.slow),
     ],
 )
 def test_error_falls_with_the_order_of_the_solver(name, solver, order):
@@ -81,16 +81,16 @@ def test_error_falls_with_the_order_of_the_solver(name, solver, order):
     [
         ("flow", {}),
         ("flow", {"solver": "euler", "steps": 200}),
-        ("flow", {"solver": "midpoint"}),
-        ("flow", {"clip": 6.0}),
-        ("edm", {"steps": 150}),
+        pytest.param("flow", {"solver": "midpoint"}, marks=pytest.mark.slow),
+        pytest.param("flow", {"clip": 6.0}, marks=pytest.mark.slow),
+        pytest.param("edm", {"steps": 150}, marks=pytest.mark.slow),
         ("edm", {"steps": 150, "churn": 40.0}),
         ("vp", {"solver": "heun", "steps": 50, "clip": 6.0}),
-        ("vp-v", {"steps": 400}),
+        pytest.param("vp-v", {"steps": 400}, marks=pytest.mark.slow),
         ("vp", {"eta": 0.0, "steps": 400}),
         ("vp", {"eta": 0.5, "steps": 400}),
         ("vp", {"eta": 1.0, "steps": 400}),
-        ("vp", {"eta": 1.5, "steps": 800}),
+        pytest.param("vp", {"eta": 1.5, "steps": 800}, marks=pytest.mark.slow),
         ("ddpm", {"solver": "ddim", "clip": 6.0}),
     ],
     ids=str,
@@ -248,7 +248,9 @@ def test_labels_are_hidden_and_noise_can_be_given(name):
     assert float(jnp.abs(x[:, 0] - x[:, 1]).max()) == 0  # the noise is the given one
 
 
-@pytest.mark.parametrize("name", ["ddpm", "vp", "edm", "flow"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("ddpm", "vp", "edm")), "flow"]
+)
 def test_guidance_is_the_same_as_a_guided_network(name):
     plan = MADE[name].plan(**({"steps": 12} if name != "ddpm" else {"solver": "ddim", "steps": 12}))
     conditional, unconditional = network(name), lambda x, told: 0.4 * x

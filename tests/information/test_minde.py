@@ -125,7 +125,8 @@ def _binormal(n, r, seed=0):
     return x, r * x + np.sqrt(1 - r * r) * e
 
 
-@pytest.mark.parametrize("variant", ["conditional", pytest.param("joint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", minde.VARIANTS)
 def test_binormal(variant):
     x, y = _binormal(8000, 0.75)
     found = information.estimate(x, y, method="ddpm", key=jax.random.key(0), variant=variant, **SMALL)

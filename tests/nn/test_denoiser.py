@@ -99,6 +99,7 @@ def test_parameters_are_real_and_state_spaces_are_marked():
     assert not any(jax.tree.leaves(marked["blocks"][0]["up"]))
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_gradients_are_finite():
     x, t, label = inputs()
     init, apply = make_denoiser(SMALL, 3, 12)

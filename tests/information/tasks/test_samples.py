@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from scipy import stats
 
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.information.tasks import HIGH_MI, TASKS, task_named, transforms
+from jaxtraffic.information.tasks import HIGH_MI, PANEL, TASKS, task_named, transforms
 
 N = 20_000
 SWEEP = ["2-pair-3-3-mi-5", "spiral-2-pair-3-3-mi-5", "2-pair-3-3-mi-10", "2-pair-3-3-mi-0"]
@@ -31,7 +31,11 @@ def close_law(values, cdf):
     assert stats.kstest(values, cdf).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", [*TASKS, *SWEEP])
+PANEL_NAMES = [task.name for task in PANEL]
+OTHERS = [name for name in (*TASKS, *SWEEP) if name not in PANEL_NAMES]
+
+
+@pytest.mark.parametrize("name", [*PANEL_NAMES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_shape_type_and_finite(name):
     task, (x, y) = task_named(name), points(name)
     assert x.shape == (N, task.dim_x) and y.shape == (N, task.dim_y)
