@@ -53,8 +53,15 @@ def test_bidirectional_layer_has_no_recurrent_form():
         apply(init(jax.random.key(0)), jnp.zeros((1, 2, 2), jnp.complex64), jnp.zeros((1, 2)), method="step")
 
 
-@pytest.mark.parametrize("glu", [True, False])
-@pytest.mark.parametrize("position_embedding", [True, False])
+@pytest.mark.parametrize(
+    "glu, position_embedding",
+    [
+        (True, False),
+        (False, True),
+        pytest.param(True, True, marks=pytest.mark.slow),
+        pytest.param(False, False, marks=pytest.mark.slow),
+    ],
+)
 def test_denoiser_starts_at_zero_and_then_sees_every_input(glu, position_embedding):
     config = dataclasses.replace(SMALL, glu=glu, position_embedding=position_embedding)
     init, apply = make_denoiser(config, 3, 12)
