@@ -58,13 +58,14 @@ def test_runs_in_the_shape_of_bmi():
     ],
 )
 def test_fit_then_evaluate_equals_estimate(method, labels):
+    options = {"steps": 40, "repeats": 2} if method in ("rf", "ddpm") else SHORT
     x, y = pairs(1)
     test_x, test_y = pairs(2, 300)
     if labels:
         y, test_y = ((v[:, 0] > 0).astype(int) for v in (y, test_y))
-    estimator = Estimator(method, **SHORT)
+    estimator = Estimator(method, **options)
     apart = estimator.fit(x, y, jax.random.key(7)).evaluate(test_x, test_y, jax.random.key(7))
-    whole = estimate(x, y, method=method, key=jax.random.key(7), test=(test_x, test_y), **SHORT)
+    whole = estimate(x, y, method=method, key=jax.random.key(7), test=(test_x, test_y), **options)
     assert apart.value == pytest.approx(whole.value, abs=1e-5)
     np.testing.assert_allclose(apart.pointwise, whole.pointwise, atol=1e-4)
     for name in ("n_train", "n_test", "method", "warnings"):
