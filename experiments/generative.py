@@ -95,6 +95,15 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
     if options.information:
         synthetic, found = synthetic
         measured = _write_information(folder, found, labels, flows.class_names, card.class_counts)
+        told, most = measured["information.mean"], measured["information.ceiling"]
+        console.print(f"information: {told:.2f} nats a flow, of H(label) = {most:.2f}", highlight=False)
+        if told > most:
+            console.print(
+                "  more than there is to know: the difference is the error of the network, above all without a label; "
+                "train longer and with --class-dropout 0.5, and take these values for a ranking only",
+                highlight=False,
+                soft_wrap=True,
+            )
     datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
     console.print("judging: XGBoost on real, generated and reference flows")
     judgements = _judge(options, parts, synthetic) | _timing(folder, len(labels), sampling_seconds) | measured
