@@ -1,8 +1,8 @@
 """Trains a class-conditional rectified flow with an S4 backbone on packet series, samples it, judges it, and reports.
 
 Measured (simulated stand-in, preset tiny, one seed, 10 % of the labels hidden): weighted and macro F1 of XGBoost fall
-by 12.3 and 18.9 points where it is trained on these flows instead of real ones, 9.3 and 13.9 with ddpm_s4.py at the same
-number of steps and no label hidden. No paper has this row, and a longer training was not tried.
+by 12.3 and 18.9 points where it is trained on these flows instead of real ones; 9.3 and 13.9 with ddpm_s4.py at the
+same number of steps and no label hidden. No paper has this row, and a longer training was not tried.
 
     python experiments/flow_s4.py --dataset cesnet_quic
     python experiments/flow_s4.py --dataset cesnet_quic --information       # what generated flows tell of their class
