@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from data_options import data_line, describe_data, load
 from generative_options import Options, generator_config
 from jax.sharding import Mesh
 from rich.console import Console
@@ -41,22 +42,8 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         raise ConfigError("--resume and --coordinator need --out, the run folder that is meant")
     if options.num_samples is not None and options.num_samples < 2:
         raise ConfigError(f"--num-samples must be at least 2, got {options.num_samples}")
-    flows, dropped = datasets.load_with_counts(
-        options.dataset,
-        data_root=options.data_root,
-        path=options.path,
-        tier=options.tier,
-        max_flows=options.max_flows,
-        seed=options.seed,
-        group=options.group,
-        real=options.real,
-        curated=options.curation,
-        min_packets=options.min_packets,
-        min_flows=options.min_flows,
-        days=options.days,
-    )
+    flows, dropped = load(options)
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
-    notice = datasets.stand_in_notice(options.dataset) if datasets.is_stand_in(options.dataset, flows) else ""
     if main:
         console.print(data_line(flows, parts), highlight=False)
     card = generate.DataCard.of(parts.train)
@@ -67,7 +54,7 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         "seed": options.seed,
         "generator": dataclasses.asdict(config),
         "card": dataclasses.asdict(card),
-        "data": describe_data(options, flows, parts, dropped, notice),
+        "data": describe_data(options, flows, dropped, **vars(parts)),
         "num_samples": options.num_samples,
         "tune": options.tune,
         "reflow": options.reflow,
@@ -175,37 +162,6 @@ def _write_information(
         "information.stderr": told.stderr,
         "information.ceiling": float(-(share[share > 0] * np.log(share[share > 0])).sum()),
     } | {f"information.class.{name}": float(value) for name, value in classes if np.isfinite(value)}
-
-
-def data_line(flows: PacketSeries, parts: datasets.Split) -> str:
-    """Set, source, flows and the three parts, as one line for the screen."""
-    return (
-        f"{flows.name} ({flows.source}): {len(flows):,} flows of {len(flows.class_names)} classes; "
-        f"train {len(parts.train):,}, validation {len(parts.validation):,}, test {len(parts.test):,}"
-    )
-
-
-def describe_data(
-    options: Options, flows: PacketSeries, parts: datasets.Split, dropped: list[datasets.Dropped], notice: str
-) -> dict[str, Any]:
-    """What config.json says of the data."""
-    return {
-        "name": flows.name,
-        "source": flows.source,
-        "size_layer": flows.size_layer,
-        "tier": options.tier,
-        "fold": options.fold,
-        "group": options.group or ("capture" if flows.group is not None else None),
-        "max_flows": options.max_flows,
-        "n_flows": len(flows),
-        "n_train": len(parts.train),
-        "n_validation": len(parts.validation),
-        "n_test": len(parts.test),
-        "class_names": list(flows.class_names),
-        "class_counts": [int(count) for count in flows.counts()],
-        "dropped": [dataclasses.asdict(entry) for entry in dropped],
-        "notice": notice,
-    }
 
 
 def _shown(config: dict[str, Any], generator: generate.Generator) -> dict[str, Any]:

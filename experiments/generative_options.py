@@ -7,41 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from data_options import DataOptions
 
 from jaxtraffic import generate
 from jaxtraffic.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """Command line of a generative experiment. What is left out comes from the preset."""
 
-    dataset: str = "cesnet_quic"
-    """Data set of the catalogue (python -m jaxtraffic data list), or a parquet file NAME.parquet in the data root."""
-    data_root: Path | None = None
-    """Folder of the raw data sets; default: the environment variable JAXTRAFFIC_DATA, else the user's cache."""
-    path: Path | None = None
-    """File or folder to read instead of searching the data root."""
-    group: str | None = None
-    """Column of a parquet set whose values stay on one side of a fold, such as capture."""
-    tier: str = "all"
-    """Classes to keep: 50 (the 50 most popular) or all."""
-    max_flows: int | None = None
-    """Keep at most so many flows, drawn in proportion to the classes."""
-    curation: bool = True
-    """Apply the set's rules of curation; without it every flow and packet stays."""
-    min_packets: int | None = None
-    """Drop flows with fewer packets; default: as the set says, 10 for parquet, 1 for cesnet_quic."""
-    min_flows: int | None = None
-    """Drop classes with fewer flows; default: as the set says, 10 for parquet, 500 (200 if small) for cesnet_quic."""
-    days: int | None = None
-    """Days to read of a set organised by day, earliest first; default: as the set says, 1 for cesnet_quic."""
-    real: bool = False
-    """Refuse to run on a simulated stand-in."""
-    fold: int = 0
-    """Which of the ten folds is the test set."""
-    seed: int = 0
-    """Seed of folds, parameters, noise and judges."""
     preset: str | None = None
     """Named configuration: thesis (as published), small or tiny (CPU); default: tiny on CPU, else thesis."""
     process: str | None = None

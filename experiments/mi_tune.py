@@ -32,12 +32,12 @@ import jax
 import jax.numpy as jnp
 import mi_tune_judging as judging
 import numpy as np
-from generative import data_line, describe_data
+from data_options import DataOptions, data_line, describe_data, load
 from generative_options import CLASS_DROPOUT, generator_config
 from generative_options import Options as GenerativeOptions
 from jax.sharding import Mesh
 from rich.console import Console
-from run_folder import environment
+from run_folder import environment, make_folder, write_config
 
 from jaxtraffic import datasets, generate, parallel, prng, scaling
 from jaxtraffic.command import command_line
@@ -98,23 +98,14 @@ def run_mi_tune(options: Options, console: Console) -> None:
         raise ConfigError("--repeats must be at least 1, and --num-samples at least 20")
     mesh = parallel.make_mesh(options.mesh, devices=options.devices)
     stored = None if options.run is None else read_run(options.run)
-    options = options if stored is None else like_run(options, stored)
-    data_seed = options.seed if stored is None else stored["seed"]
-    flows, dropped = datasets.load_with_counts(
-        options.dataset or "cesnet_quic",
-        data_root=options.data_root,
-        path=options.path,
-        tier=options.tier,
-        max_flows=options.max_flows,
-        seed=data_seed,
-        group=options.group,
-        real=options.real,
-        curated=options.curation,
-        min_packets=options.min_packets,
-        min_flows=options.min_flows,
-        days=options.days,
-    )
-    parts = datasets.split(flows, fold=options.fold, seed=data_seed)
+    if stored is None:
+        options = dataclasses.replace(options, dataset=options.dataset or DataOptions.dataset)
+    else:
+        options = like_run(options, stored)
+    # The folds are those of the run; --seed is of what comes after.
+    of_data = dataclasses.replace(options, seed=options.seed if stored is None else stored["seed"])
+    flows, dropped = load(of_data)
+    parts = datasets.split(flows, fold=of_data.fold, seed=of_data.seed)
     console.print(data_line(flows, parts), highlight=False)
     card, folder = generate.DataCard.of(parts.train), options.out
     if folder is None:
@@ -138,23 +129,21 @@ def run_mi_tune(options: Options, console: Console) -> None:
         raise ConfigError(f"{options.run} was trained without --class-dropout, so it cannot measure information")
     if tuning.rank in ("path_wise", "product"):
         base.measure(tuning.rank)
-    open_folder(folder)
-    name = options.dataset or "cesnet_quic"
-    notice = datasets.stand_in_notice(name) if datasets.is_stand_in(name, flows) else ""
+    make_folder(folder)
     described = {
         "experiment": "mi_tune",
         "seed": options.seed,
         "run": None if options.run is None else str(options.run),
         "generator": dataclasses.asdict(base.config),
         "card": dataclasses.asdict(base.card),
-        "data": describe_data(options, flows, parts, dropped, notice),
+        "data": describe_data(options, flows, dropped, **vars(parts)),
         "tuning": dataclasses.asdict(tuning),
         "repeats": options.repeats,
         "num_samples": options.num_samples,
     } | environment()
     if stored is None:
         train_base(base, parts.train, prng.stream(key, "train"), mesh, folder / "base", described, console)
-    write_json(folder / "config.json", described)
+    write_config(folder, described)
 
     labels = np.asarray(parts.train.label)
     if options.num_samples is not None:
@@ -299,7 +288,7 @@ def train_base(
     """Trains the generator in a run folder of its own, which `generate.load_run` loads."""
     folder.mkdir(parents=True)
     shared = {name: value for name, value in described.items() if name not in ("tuning", "repeats", "run")}
-    write_json(folder / "config.json", shared | {"experiment": "mi_tune, before tuning"})
+    write_config(folder, shared | {"experiment": "mi_tune, before tuning"})
     scaling.save(base.scale, folder / "scaling.npz")
     with ProgressReport(console, "training", total_steps(base.config.train, len(flows))) as progress:
         base.fit(
@@ -309,23 +298,6 @@ def train_base(
             folder=folder,
             report=lambda line: progress.update(line["step"], loss=line["loss"], **{"flows/s": line["flows_per_s"]}),
         )
-
-
-def open_folder(folder: Path) -> None:
-    """Makes the run folder, or refuses one that holds something."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty; choose another --out")
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written: {error.strerror or error}; choose another") from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON so that a reader sees all of it or nothing."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2))
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import tempfile
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax
 
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate.config import from_dict
+from jaxtraffic.report.write import write_atomically
 
 
 def open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> bool:
@@ -37,16 +39,27 @@ def open_folder(folder: Path, described: dict[str, Any], *, resume: bool) -> boo
                     f"--resume: {path} was written with other options ({_difference(name, stored.get(name), value)})"
                 )
         return not (folder / "report.json").exists()
+    make_folder(folder, empty=not resume)
+    write_config(folder, described | environment())
+    return True
+
+
+def make_folder(folder: Path, *, empty: bool = True) -> None:
+    """Makes the run folder; refuses one that cannot be written, and with `empty` one that holds something."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not resume:
+        if empty and any(folder.iterdir()):
             raise ConfigError(f"{folder} is not empty; choose another --out")
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(described | environment(), indent=2))
-        temporary.replace(path)
+        # A folder that exists may still be read-only.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigError(f"--out {folder} cannot be written: {error.strerror or error}; choose another") from error
-    return True
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
+    """Writes config.json, whole or not at all."""
+    write_atomically(folder / "config.json", json.dumps(config, indent=2).encode())
 
 
 def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:

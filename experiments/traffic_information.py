@@ -15,7 +15,6 @@ came out: a curve that falls with more packets shows a model that overfits, not 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from datetime import datetime
 from pathlib import Path
@@ -23,8 +22,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from data_options import DataOptions, describe_data, load
 from rich.console import Console
-from run_folder import environment
+from run_folder import environment, make_folder, write_config
 from traffic_curve import HeldOut, entropy, make_curve
 from traffic_methods import Direct, GeneratorMethod, feature_codes, grid_of
 
@@ -32,7 +32,6 @@ from jaxtraffic import datasets, information, parallel, prng
 from jaxtraffic.command import command_line
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report import traffic_pages as pages
-from jaxtraffic.report.write import write_atomically
 from jaxtraffic.series import PacketSeries
 from jaxtraffic.train import ProgressReport
 
@@ -40,31 +39,11 @@ GENERATOR = "generator"
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(DataOptions):
     """Command line of the measurement."""
 
-    dataset: str = "cesnet_quic"
-    """Data set of the catalogue (python -m jaxtraffic data list), or a parquet file NAME.parquet in the data root."""
-    data_root: Path | None = None
-    """Folder of the raw data sets; default: the environment variable JAXTRAFFIC_DATA, else the user's cache."""
-    path: Path | None = None
-    """File or folder to read instead of searching the data root."""
     group: str | None = None
     """Column of a parquet set whose values stay on one side, such as capture; intervals resample them as a whole."""
-    tier: str = "all"
-    """Classes to keep: 50 (the 50 most popular) or all."""
-    max_flows: int | None = None
-    """Keep at most so many flows, drawn in proportion to the classes."""
-    curation: bool = True
-    """Apply the set's rules of curation; without it every flow and packet stays."""
-    min_packets: int | None = None
-    """Drop flows with fewer packets; default: as the set says, 10 for parquet, 1 for cesnet_quic."""
-    min_flows: int | None = None
-    """Drop classes with fewer flows; default: as the set says."""
-    days: int | None = None
-    """Days to read of a set organised by day, earliest first; default: as the set says, 1 for cesnet_quic."""
-    real: bool = False
-    """Refuse to run on a simulated stand-in."""
     fold: int = 0
     """Held out are this one of the ten folds and the one after it."""
     seed: int = 0
@@ -95,28 +74,18 @@ def run(options: Options, console: Console) -> None:
     """Measures with every method and writes the run folder."""
     _check(options)
     mesh = parallel.make_mesh(devices=options.devices)
-    flows, dropped = datasets.load_with_counts(
-        options.dataset,
-        data_root=options.data_root,
-        path=options.path,
-        tier=options.tier,
-        max_flows=options.max_flows,
-        seed=options.seed,
-        group=options.group,
-        real=options.real,
-        curated=options.curation,
-        min_packets=options.min_packets,
-        min_flows=options.min_flows,
-        days=options.days,
-    )
+    flows, dropped = load(options)
     length = flows.length if options.packets is None else options.packets
     if not 1 <= length <= flows.length:
         raise ConfigError(f"--packets must be from 1 to {flows.length}, the packets of the set; got {length}")
     parts = datasets.split(feature_codes(flows, options.features, length), fold=options.fold, seed=options.seed)
     train, held = parts.train, _joined(parts.validation, parts.test)
-    described = _describe(options, flows, train, held, dropped)
+    described = describe_data(options, flows, dropped, train=train, test=held) | {
+        "n_train_groups": None if train.group is None else len(np.unique(train.group)),
+        "n_test_groups": None if held.group is None else len(np.unique(held.group)),
+    }
     folder = options.out or Path("runs") / f"traffic-information-{flows.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    _open_folder(folder)
+    make_folder(folder)
     label = np.asarray(held.label)
     held_out = HeldOut(label, None if held.group is None else np.asarray(held.group), flows.class_names)
     plain, corrected = entropy(label)
@@ -160,7 +129,7 @@ def run(options: Options, console: Console) -> None:
     } | environment()
     device = config["device"]
     config["device"] = f"{device['count']} x {device['kind']}"
-    write_atomically(folder / "config.json", json.dumps(config, indent=2, default=str).encode())
+    write_config(folder, config)
     labels = pages.Labels(
         class_names=flows.class_names,
         counts=np.bincount(label, minlength=len(flows.class_names)),
@@ -207,42 +176,6 @@ def _captures(held: PacketSeries, n_classes: int) -> np.ndarray | None:
         return None
     pairs = np.unique(np.stack([np.asarray(held.label), np.asarray(held.group)]), axis=1)
     return np.bincount(pairs[0], minlength=n_classes)
-
-
-def _describe(
-    options: Options,
-    flows: PacketSeries,
-    train: PacketSeries,
-    held: PacketSeries,
-    dropped: list[datasets.Dropped],
-) -> dict[str, Any]:
-    grouped = flows.group is not None
-    stand_in = datasets.is_stand_in(options.dataset, flows)
-    return {
-        "name": flows.name,
-        "source": flows.source,
-        "size_layer": flows.size_layer,
-        "fold": options.fold,
-        "group": options.group or ("capture" if grouped else None),
-        "n_flows": len(flows),
-        "n_train": len(train),
-        "n_test": len(held),
-        "n_train_groups": len(np.unique(train.group)) if grouped else None,
-        "n_test_groups": len(np.unique(held.group)) if grouped else None,
-        "class_names": list(flows.class_names),
-        "class_counts": [int(count) for count in flows.counts()],
-        "dropped": [dataclasses.asdict(entry) for entry in dropped],
-        "notice": datasets.stand_in_notice(options.dataset) if stand_in else "",
-    }
-
-
-def _open_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"{folder} is not empty; choose another --out")
-    except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be written: {error.strerror or error}; choose another") from error
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
