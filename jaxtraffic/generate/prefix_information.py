@@ -100,8 +100,7 @@ def _vp_level(kind: vp.VP, proposal: str, u: jax.Array) -> Level:
     ends = [float(signal / (signal + noise)) for signal, noise in map(kind.mix, (np.array(1.0), np.array(vp.END)))]
     t, weight = _time(proposal, u, *ends)
     # From the ratio of signal to noise back to VP's own time: its integrated rate is ln(1 + noise^2 / signal^2).
-    total, slope = jnp.log1p(((1 - t) / t) ** 2), kind.beta_max - kind.beta_min
-    own = 2 * total / (kind.beta_min + jnp.sqrt(kind.beta_min**2 + 2 * slope * total))
+    own = proposals.at_total_rate(jnp.log1p(((1 - t) / t) ** 2), kind.beta_min, kind.beta_max)
     signal, noise = kind.mix(own)
     of_x, of_output = _velocity(kind.prediction, signal, noise)
     return Level(signal, noise, jnp.ones_like(t), process.TIME * own, of_x, of_output, weight)

@@ -34,42 +34,22 @@ FORMS = ("gap", "squared", "product")
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowOptions:
+class FlowOptions(noising.DiffusionOptions):
     """Hyper-parameters of `rf`."""
 
     form: str = "gap"
     """gap, squared or product."""
-    diffuse: str = "auto"
-    """Which variable is diffused: x, y, or the one of fewer dimensions."""
-    linear: bool = True
-    """Start from the Gaussian of the same second moments; False is the plain network on standardised data."""
     proposal: str = "mixture"
     """Where the times of the estimate are drawn: uniform, inverse, mixture or lambert."""
     focus: float = 0.05
     """Training times have the density t / (1 - t + focus): the weight of the estimate as far as 1 - t = focus."""
     eps: float = 1e-3
     """Times end at 1 - eps."""
-    repeats: int = 10
-    """Draws of time and noise for each test pair; each comes with its mirror image -n."""
-    steps: int = 12000
-    """Optimiser steps."""
-    batch_size: int = 512
-    """Samples a step; half of them see y."""
-    learning_rate: float = 3e-3
-    """Peak rate of AdamW."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    ema: float = 0.999
-    """Decay of the moving average of the parameters."""
-    width: int = 0
-    """Hidden width; 0 for 64 to 10 dimensions of x and y together, 128 above."""
-    blocks: int = 2
-    """Residual blocks."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
+        super().__post_init__()
         noising.check_choice("form", self.form, FORMS)
-        noising.check_choice("diffuse", self.diffuse, noising.DIFFUSE)
         noising.check_choice("proposal", self.proposal, proposals.PROPOSALS)
 
 

@@ -38,7 +38,7 @@ VARIANTS = ("conditional", "joint")
 
 
 @dataclasses.dataclass(frozen=True)
-class MindeOptions:
+class MindeOptions(noising.DiffusionOptions):
     """Hyper-parameters of `ddpm`."""
 
     variant: str = "conditional"
@@ -47,10 +47,6 @@ class MindeOptions:
     """squared, gap or sigma."""
     sigma: float = 1.0
     """Standard deviation of the Gaussian that the sigma form compares with."""
-    diffuse: str = "auto"
-    """Which variable the conditional variant diffuses: x, y, or the one of fewer dimensions."""
-    linear: bool = True
-    """Start from the Gaussian of the same second moments; False is the plain network on standardised data."""
     importance: bool = True
     """Draw the times of the estimate with the density of the weight w; False draws them uniformly."""
     focus: float = 0.05
@@ -61,28 +57,12 @@ class MindeOptions:
     """Noise rate at t = 1."""
     t_eps: float = 1e-3
     """Smallest time."""
-    repeats: int = 10
-    """Draws of time and noise for each test pair; each comes with its mirror image -n."""
-    steps: int = 12000
-    """Optimiser steps."""
-    batch_size: int = 512
-    """Samples a step; each has one of the masks."""
-    learning_rate: float = 3e-3
-    """Peak rate of AdamW."""
-    weight_decay: float = 0.01
-    """Of AdamW."""
-    ema: float = 0.999
-    """Decay of the moving average of the parameters."""
-    width: int = 0
-    """Hidden width; 0 for 64 to 10 dimensions of x and y together, 128 above."""
-    blocks: int = 2
-    """Residual blocks."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
+        super().__post_init__()
         noising.check_choice("variant", self.variant, VARIANTS)
         noising.check_choice("form", self.form, FORMS)
-        noising.check_choice("diffuse", self.diffuse, noising.DIFFUSE)
 
 
 class Times(NamedTuple):
@@ -112,13 +92,13 @@ def times(options: MindeOptions, u: jax.Array) -> Times:
     With importance sampling the density is beta / s^2 over its integral; as beta / (1 - exp(-B)) is the derivative of
     ln(exp(B) - 1), that is linear in u, and t solves a quadratic. It is uniform in the log signal-to-noise ratio.
     """
-    low, rise = options.beta_min, options.beta_max - options.beta_min
     if options.importance:
         end, start = _log_odds(options)
         total = jax.nn.softplus(end + u * (start - end))
-        t = 2 * total / (low + jnp.sqrt(low * low + 2 * rise * total))
+        t = proposals.at_total_rate(total, options.beta_min, options.beta_max)
         weight = jnp.full_like(u, 0.5 * (end - start))
     else:
+        low, rise = options.beta_min, options.beta_max - options.beta_min
         t = 1 - u * (1 - options.t_eps)
         total = low * t + 0.5 * rise * t * t
         weight = 0.5 * (low + rise * t) / -jnp.expm1(-total) * (1 - options.t_eps)
@@ -137,8 +117,7 @@ def training_times(options: MindeOptions, u: jax.Array) -> Times:
     size = jnp.sqrt(a * a + (1 - a) ** 2)
     # B from m = exp(-B / 2), through the smaller of the two for the sake of the digits.
     total = jnp.log1p(jnp.square(a / (1 - a)) ** -1)
-    low, rise = options.beta_min, options.beta_max - options.beta_min
-    t = 2 * total / (low + jnp.sqrt(low * low + 2 * rise * total))
+    t = proposals.at_total_rate(total, options.beta_min, options.beta_max)
     return Times(t, (a / size)[:, None], ((1 - a) / size)[:, None], a**-2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,6 +23,36 @@ VALIDATION_ROWS = 5000
 
 FINEST = 0.05
 """Noise, in units of the Gaussian's conditional spread, below which the network's part fades."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionOptions:
+    """Hyper-parameters that `rf` and `ddpm` share."""
+
+    diffuse: str = "auto"
+    """Which variable is diffused: x, y, or the one of fewer dimensions; the joint variant diffuses both."""
+    linear: bool = True
+    """Start from the Gaussian of the same second moments; False is the plain network on standardised data."""
+    repeats: int = 10
+    """Draws of time and noise for each test pair; each comes with its mirror image -n."""
+    steps: int = 12000
+    """Optimiser steps."""
+    batch_size: int = 512
+    """Samples a step, divided among what is seen of them."""
+    learning_rate: float = 3e-3
+    """Peak rate of AdamW."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    ema: float = 0.999
+    """Decay of the moving average of the parameters."""
+    width: int = 0
+    """Hidden width; 0 for 64 to 10 dimensions of x and y together, 128 above."""
+    blocks: int = 2
+    """Residual blocks."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_choice("diffuse", self.diffuse, DIFFUSE)
 
 
 class Noisy(NamedTuple):
@@ -69,8 +100,8 @@ def check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"unknown {option} {value!r}; choose from {', '.join(choices)}")
 
 
-def training(options: Any) -> TrainConfig:
-    """How the network of `rf` or `ddpm` is trained, from the options that both have."""
+def training(options: DiffusionOptions) -> TrainConfig:
+    """How the network of `rf` or `ddpm` is trained."""
     return TrainConfig(
         steps=options.steps,
         batch_size=options.batch_size,

@@ -109,6 +109,11 @@ def for_training(u: jax.Array, focus: float) -> jax.Array:
     return jnp.minimum(at_quantile("lambert", u, eps) / (1 - eps), 1 - 1e-4)
 
 
+def at_total_rate(total: jax.Array, beta_min: float, beta_max: float) -> jax.Array:
+    """Time at which a rate rising linearly from beta_min at 0 to beta_max at 1 has summed up to `total`."""
+    return 2 * total / (beta_min + jnp.sqrt(beta_min * beta_min + 2 * (beta_max - beta_min) * total))
+
+
 def _check(name: str, eps: float) -> None:
     if name not in PROPOSALS:
         raise ConfigError(f"unknown proposal {name!r}; choose from {', '.join(PROPOSALS)}")
