@@ -26,6 +26,8 @@ NEIGHBOURHOOD = 16
 """Bytes within which an unseen size counts as a neighbour of a seen one."""
 FEATURE_BYTES, FEATURE_SECONDS = 1460.0, 1e-7
 """PAM'24: the largest size, bytes, and the smallest IAT, seconds."""
+FEATURE_LOW = math.log10(FEATURE_SECONDS)
+"""log10 of the smallest IAT."""
 STATISTICS_ROWS = 65536
 """Flows of which class statistics are summed at a time."""
 UNSEEN_SHARE = 0.5
@@ -218,7 +220,7 @@ def fit_features(x: np.ndarray, mask: np.ndarray) -> FeatureScaling:
             f"fit_features: x {x.shape}, mask {mask.shape}; expected [flow, packet, 3] and a mask with packets"
         )
     quantile = float(np.quantile(x[..., 2][mask].astype(np.float64), 0.99))
-    return FeatureScaling(math.log10(FEATURE_SECONDS), math.log10(max(quantile, 10 * FEATURE_SECONDS)))
+    return FeatureScaling(FEATURE_LOW, math.log10(max(quantile, 10 * FEATURE_SECONDS)))
 
 
 @jax.tree_util.register_dataclass

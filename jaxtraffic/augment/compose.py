@@ -53,18 +53,23 @@ def batched(op: Any) -> Any:
 
 @functools.cache
 def _batched(op: Any) -> Any:
-    def on_batch(
-        key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
-    ) -> Flow:
-        check_key(op.name, key)
-        _check_batch(op, x, mask)
-        alpha = jnp.broadcast_to(check_alpha(op.name, alpha, ((), x.shape[:1])), x.shape[:1])
-        stats = stats if op.needs_stats else None
-        if stats is not None:
-            check_stats(op.name, stats, mask.shape[1], x.shape[:1])
-        return _run(op, key, jnp.asarray(x), jnp.asarray(mask), alpha, stats, label)
+    return functools.partial(run_batch, op)
 
-    return on_batch
+
+def run_batch(
+    op: Any, key: jax.Array, x: jax.Array, mask: jax.Array, alpha: Any = 1.0, *, stats: Any = None, label: Any = None
+) -> Flow:
+    """`batched(op)(key, x, mask, alpha, stats=stats, label=label)`, for operations whose options hold traced values.
+
+    `batched` keeps the operations that it is given, which must not happen to a value of a trace.
+    """
+    check_key(op.name, key)
+    _check_batch(op, x, mask)
+    alpha = jnp.broadcast_to(check_alpha(op.name, alpha, ((), x.shape[:1])), x.shape[:1])
+    stats = stats if op.needs_stats else None
+    if stats is not None:
+        check_stats(op.name, stats, mask.shape[1], x.shape[:1])
+    return _run(op, key, jnp.asarray(x), jnp.asarray(mask), alpha, stats, label)
 
 
 def check_op(where: str, op: Any) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtraffic.augment import draws
-from jaxtraffic.augment.compose import batched, check_op
+from jaxtraffic.augment.compose import check_op, run_batch
 from jaxtraffic.augment.operation import FlowStatistics, check_count, check_share
 from jaxtraffic.errors import ConfigError
 
@@ -146,7 +146,7 @@ def _augment(op: Any, key: jax.Array, batch: Batch, alpha: Any, stats: Any) -> t
     else:
         own = stats[batch.label]
     label = batch.label if op.batch else None
-    return batched(op)(jax.random.fold_in(key, 1), batch.x, batch.mask, alpha, stats=own, label=label)
+    return run_batch(op, jax.random.fold_in(key, 1), batch.x, batch.mask, alpha, stats=own, label=label)
 
 
 def changed_fraction(x: jax.Array, mask: jax.Array, new_x: jax.Array, new_mask: jax.Array) -> jax.Array:

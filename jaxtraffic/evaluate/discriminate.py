@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxtraffic.classify.trees import fit_arrays
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.evaluate.classification import features, fit_arrays
+from jaxtraffic.evaluate.classification import features
 from jaxtraffic.evaluate.fidelity import first_of_each, row_keys
 from jaxtraffic.series import PacketSeries
 

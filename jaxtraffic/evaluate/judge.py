@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxtraffic.classify.scores import f1_per_class
+from jaxtraffic.classify.trees import n_cores
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.evaluate.classification import f1_per_class, features, n_cores
+from jaxtraffic.evaluate.classification import features
 from jaxtraffic.evaluate.discriminate import FEWEST_FLOWS, discriminative_score, distinct_discriminative_score
 from jaxtraffic.evaluate.fidelity import fidelity, first_of_each
 from jaxtraffic.evaluate.resample import halves

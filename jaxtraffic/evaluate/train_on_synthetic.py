@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxtraffic.classify.scores import f1_difference_stderr, f1_scores
+from jaxtraffic.classify.trees import fit_arrays
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.evaluate.classification import f1_difference_stderr, f1_scores, features, fit_arrays
+from jaxtraffic.evaluate.classification import features
 from jaxtraffic.series import PacketSeries
 
 

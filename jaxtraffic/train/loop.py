@@ -73,7 +73,7 @@ def train(
     resident = sum(leaf.nbytes for leaf in jax.tree.leaves(arrays)) <= config.resident_bytes
     step_key = prng.stream(key, "step")
 
-    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints") as checkpoints, _signals() as interrupted:
+    with jax.set_mesh(mesh), Checkpoints(folder / "checkpoints") as checkpoints, signals() as interrupted:
         program = make_chunk(loss, transform, config, mesh, n_flows=n_flows, batch_size=batch_size, resident=resident)
         if resume and checkpoints.latest() is not None:
             state = checkpoints.restore(jax.eval_shape(start, key), keep)
@@ -162,7 +162,7 @@ def _cut_metrics(path: Path, step: int) -> None:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[threading.Event]:
+def signals() -> Iterator[threading.Event]:
     """Turns SIGTERM and SIGINT into an event while training runs (main thread of a single process only)."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:

@@ -70,49 +70,12 @@ def test_more_real_flows_help_and_the_gain_is_against_real_alone():
     assert got["macro_f1_gain"] > 0
 
 
-def test_a_class_missing_from_training_scores_zero():
+def test_a_class_missing_from_training_lowers_the_utility():
     train, test = make(seed=1), make(150, seed=2)
     without = train[train.label != 1]
-    model = classification.fit(without, FAST)
-    assert set(model.classes) == {0, 2}
-    per_class = classification.f1_per_class(test.label, model.predict(evaluate.features(test)))
-    assert per_class[1] == 0.0
-    assert per_class[0] > 0.5
+    assert set(classification.fit(without, FAST).classes) == {0, 2}
     assert evaluate.utility(train, without, test, params=FAST)["macro_f1_gap"] < -0.2
-
-
-def test_one_class_and_two_classes_in_training():
-    train, test = make(seed=1), make(150, seed=2)
-    for classes in ([2], [0, 2]):
-        part = train[np.isin(train.label, classes)]
-        predicted = classification.fit(part, FAST).predict(evaluate.features(test))
-        assert set(predicted) <= set(classes)
-        kept = np.isin(test.label, classes)
-        assert (predicted[kept] == test.label[kept]).mean() > 0.9
     assert set(evaluate.utility(train, train[train.label == 2], test, params=FAST)) >= {"weighted_f1_gap"}
-
-
-def test_labels_need_not_be_contiguous():
-    train, test = make(seed=1), make(150, seed=2)
-    model = classification.fit_arrays(evaluate.features(train), train.label * 1000 - 7, FAST)
-    plain = classification.fit_arrays(evaluate.features(train), train.label, FAST)
-    x = evaluate.features(test)
-    np.testing.assert_array_equal(model.predict(x), plain.predict(x) * 1000 - 7)
-
-
-def test_f1_by_hand_counts_the_labels_of_the_test_only():
-    y, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1])
-    scores = classification.f1_scores(y, predicted)
-    assert scores["macro_f1"] == pytest.approx((0.8 + 1.0) / 2)
-    assert scores["weighted_f1"] == pytest.approx(0.75 * 0.8 + 0.25 * 1.0)
-    assert classification.f1_per_class(y, predicted) == pytest.approx({0: 0.8, 1: 1.0})
-
-
-def test_fast_f1_of_the_bootstrap_is_that_of_sklearn():
-    rng = np.random.default_rng(0)
-    y, predicted = rng.integers(0, 5, 200), rng.integers(0, 7, 200)
-    weighted, macro = classification._weighted_and_macro(y, predicted, 7)
-    assert classification.f1_scores(y, predicted) == pytest.approx({"weighted_f1": weighted, "macro_f1": macro})
 
 
 def test_the_standard_error_of_a_gap_is_that_of_repeated_tests():
