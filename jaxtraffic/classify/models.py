@@ -65,7 +65,7 @@ def file_name(config: str, fold: int, seed: int) -> str:
     return f"{config.replace('/', '_')}-fold{fold}-seed{seed}.npz"
 
 
-def save(path: Path, fitted: Fitted) -> None:
+def save_model(path: Path, fitted: Fitted) -> None:
     """Writes a classifier as .npz (plain arrays, no pickle), whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {}
@@ -83,7 +83,7 @@ def save(path: Path, fitted: Fitted) -> None:
     os.replace(temporary, path)
 
 
-def load(path: Path) -> Fitted:
+def load_model(path: Path) -> Fitted:
     """Reads a classifier that `save` wrote.
 
     Raises:

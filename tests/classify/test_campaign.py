@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib
 import itertools
 import logging
 import re
@@ -13,7 +12,7 @@ import pytest
 
 from jaxtraffic import augment, classify, parallel, prng
 from jaxtraffic.augment.policies import Batch
-from jaxtraffic.classify import models
+from jaxtraffic.classify import campaigns, models
 from jaxtraffic.classify.folds import make_folds
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn.classifiers import make_classifier
@@ -23,7 +22,6 @@ MLP = classify.ClassifierConfig(
     name="baseline", model="mlp", batch_size=16, max_epochs=9, patience=3, learning_rate=1e-2, weight_decay=1e-2
 )
 TRANSLATED = {"augmentation": augment.translation, "policy": "replace", "amount": 0.5}
-MODULE = importlib.import_module("jaxtraffic.classify.campaign")
 """The module, which the function of the same name hides."""
 FOLDS, SEEDS, WHERE = (0, 5), (0, 3), {"n_folds": 4, "length": 6}
 
@@ -258,7 +256,7 @@ def refused(flows, configs, match, folds=FOLDS, seeds=SEEDS, **changes):
 
 
 def test_campaigns_that_do_not_fit_are_refused_before_anything_is_trained(flows, tmp_path, monkeypatch):
-    monkeypatch.setattr(MODULE, "make_programs", lambda *_, **__: pytest.fail("programs were built"))
+    monkeypatch.setattr(campaigns, "make_programs", lambda *_, **__: pytest.fail("programs were built"))
     refused(flows, [], "needs configurations, each once")
     refused(flows, [MLP, MLP], "needs configurations, each once")
     refused(flows, [MLP], "needs folds, each once", folds=[])

@@ -128,12 +128,13 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 # --- processes that are killed ---
 
 SCRIPT = """
-import importlib, sys
+import sys
 from jaxtraffic import augment, classify
+from jaxtraffic.classify import campaigns
 from jaxtraffic.errors import Interrupted
 from tests.classify.test_folds import make_flows
 
-importlib.import_module("jaxtraffic.classify.campaign").CHECKPOINT_SECONDS = 0.0
+campaigns.CHECKPOINT_SECONDS = 0.0
 shared = dict(model="mlp", batch_size=16, max_epochs=30, patience=4, learning_rate=1e-2)
 configs = [
     classify.ClassifierConfig("baseline", **shared),

@@ -22,8 +22,8 @@ def fitted(name):
 @pytest.mark.parametrize("name", ["mlp", "resnet", "s4"])
 def test_a_stored_classifier_comes_back(tmp_path, name):
     own, path = fitted(name), tmp_path / "new" / models.file_name("wrap/p=0.5", 3, 1)
-    models.save(path, own)
-    back = models.load(path)
+    models.save_model(path, own)
+    back = models.load_model(path)
     assert back[3:] == own[3:] and back.model == name
     assert jax.tree.structure((back.params, back.state)) == jax.tree.structure((own.params, own.state))
     for here, there in zip(jax.tree.leaves(back[1:3]), jax.tree.leaves(own[1:3])):
@@ -35,17 +35,17 @@ def test_a_stored_classifier_comes_back(tmp_path, name):
 
 def test_what_is_no_classifier_is_refused(tmp_path):
     path = tmp_path / "model.npz"
-    models.save(path, fitted("mlp"))
+    models.save_model(path, fitted("mlp"))
     whole = path.read_bytes()
     for content in (b"", b"text", whole[:100], whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(DataError, match="not a stored classifier"):
-            models.load(path)
+            models.load_model(path)
     np.savez(path, other=np.zeros(3))
     with pytest.raises(DataError, match="not a stored classifier"):
-        models.load(path)
+        models.load_model(path)
     with pytest.raises(DataError, match="not a stored classifier"):
-        models.load(tmp_path / "absent.npz")
+        models.load_model(tmp_path / "absent.npz")
 
 
 def latent_by_hand(own, x):
@@ -68,10 +68,10 @@ def test_latent_is_what_the_last_layer_sees_whatever_the_tile():
 @pytest.mark.parametrize("name", ["resnet", "s4"])
 def test_latent_equals_the_features_of_the_network(tmp_path, name):
     own, flows = fitted(name), make_flows(n=11, classes=3, length=6)
-    models.save(tmp_path / "model.npz", own)
+    models.save_model(tmp_path / "model.npz", own)
     x, mask = flows.arrays()
     x = np.asarray(own.scale.apply(x, mask))
     wanted = make_classifier(name, 3, 6).apply(own.params, own.state, x, mask, train=False)[1]
-    got = models.load(tmp_path / "model.npz").latent(x, mask, tile=4)
+    got = models.load_model(tmp_path / "model.npz").latent(x, mask, tile=4)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     assert got.std(axis=0).max() > 0

@@ -1,14 +1,13 @@
 """The program of a shape: learning rates, shapes, operations on scaled times, copies made before, slots together."""
 
 import dataclasses
-import importlib
 
 import jax
 import numpy as np
 import pytest
 
 from jaxtraffic import augment, classify, parallel
-from jaxtraffic.classify import models, program
+from jaxtraffic.classify import campaigns, models, program
 from jaxtraffic.classify.folds import make_folds
 from tests.classify.test_folds import make_flows
 
@@ -67,7 +66,7 @@ def test_shapes_join_what_may_share_a_program():
 
 
 def test_epochs_have_a_step_for_every_batch_of_the_average_fold():
-    steps = importlib.import_module("jaxtraffic.classify.campaign").epoch_steps
+    steps = campaigns.epoch_steps
     assert steps(64_000, 10, 512) == 100 and steps(10, 10, 1024) == 1 and steps(1000, 5, 200) == 3
 
 

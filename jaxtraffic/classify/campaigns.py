@@ -286,7 +286,7 @@ class _Work:
             }
             if config.name in self.keep_models:
                 params, state = jax.tree.map(lambda leaf, place=place: np.asarray(leaf[place]), slots.kept)
-                models.save(
+                models.save_model(
                     self.ledger.folder / "models" / models.file_name(config.name, fold, seed),
                     models.Fitted(config.model, params, state, float(self.made.scale_high[part]), self._names),
                 )
