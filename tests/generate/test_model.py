@@ -49,7 +49,7 @@ def latent():
     return generate.Observer(init=lambda x, label: x, update=lambda state, info: info["x_next"])
 
 
-@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 2.0])
 def test_eight_devices_give_bitwise_the_samples_of_one(generator, guidance):
     labels = np.arange(75) % 3
     results = []

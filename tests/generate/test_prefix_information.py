@@ -275,6 +275,7 @@ def test_equals_a_plain_loop(generator):
         np.testing.assert_allclose(found[row], loop(generator, jax.random.key(2), data, r, 3), rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_values_of_one_in_one_compilation(generator):
     found = [
         rooms.generator_information(
@@ -294,6 +295,7 @@ def test_eight_devices_give_the_values_of_one_in_one_compilation(generator):
         assert program._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_the_program_has_no_collective(generator):
     mesh = parallel.make_mesh(devices=8)
     with jax.set_mesh(mesh):

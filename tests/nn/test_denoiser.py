@@ -77,6 +77,7 @@ def test_denoiser_starts_at_zero_and_then_sees_every_input(glu, position_embeddi
     assert np.abs(y - moved)[:, 0].max() > 1e-5, "the first packet does not see the last"
 
 
+@pytest.mark.slow
 def test_rows_do_not_see_each_other_and_vmap_equals_the_batch():
     init, apply = make_denoiser(SMALL, 3, 12)
     params = awake(init(jax.random.key(0)))

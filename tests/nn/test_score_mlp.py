@@ -60,6 +60,7 @@ def test_zero_before_training():
     assert not np.asarray(jax.jit(apply)(jax.jit(init)(jax.random.key(0)), *_inputs())).any()
 
 
+@pytest.mark.slow
 def test_vmaps_over_parameters():
     init, apply = score_mlp(CONFIG)
     params = jax.jit(jax.vmap(init))(jax.random.split(jax.random.key(0), 2))
