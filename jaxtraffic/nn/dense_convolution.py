@@ -1,6 +1,6 @@
 """Convolutions over packets written as one 2-D matrix product, for small dense kernels.
 
-XLA's convolution is as fast in a single call on a CPU, but inside a loop of steps it made training 14 to 22 times
+XLA's convolution is as fast in a single call on a CPU, but inside a loop of steps it made training 9 to 22 times
 slower there, and `jax.vmap` over parameters turns it into a grouped convolution, which was slower still
 (benchmarks/campaign.py, part convolutions). Here vmap gives a batched matrix product.
 """
