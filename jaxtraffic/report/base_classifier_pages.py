@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +19,7 @@ from jaxtraffic.report.base_classifier_results import Gap, Summary, published_fo
 from jaxtraffic.report.figures import Drawing, new_figure
 from jaxtraffic.report.page import command_text, fact_text, flatten
 from jaxtraffic.report.published import PublishedClassifier, PublishedDataset
-from jaxtraffic.report.write import write_atomically
+from jaxtraffic.report.write import write_atomically, write_picture
 
 __all__ = ["answer", "base_classifier_table", "write_base_classifiers"]
 
@@ -95,11 +93,7 @@ def write_base_classifiers(
         raise ConfigError(f'config data.source must be "real" or "simulated", got {data.get("source")!r}')
     summaries, published = summarise(results), published_for(data)
     (folder / "report.json").unlink(missing_ok=True)
-    drawing = draw_scores(results, summaries, published)
-    buffer = io.BytesIO()
-    drawing.figure.canvas.print_png(buffer)
-    write_atomically(folder / "figures" / f"{drawing.name}.png", buffer.getvalue())
-    picture = {"data": base64.b64encode(buffer.getvalue()).decode("ascii"), "caption": drawing.caption}
+    picture = write_picture(folder / "figures", draw_scores(results, summaries, published))
     page = _render(summaries, gaps, published, config, picture)
     lines = "".join(json.dumps(_plain(run), allow_nan=False) + "\n" for run in results)
     write_atomically(folder / "results.jsonl", lines.encode("ascii"))

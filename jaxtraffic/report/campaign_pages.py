@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -34,7 +32,7 @@ from jaxtraffic.report.page import command_text, fact_text, flatten
 from jaxtraffic.report.published import BASELINE as PUBLISHED_BASELINE
 from jaxtraffic.report.published import DATASETS, SAMPLER
 from jaxtraffic.report.rank_figures import draw_critical_distance
-from jaxtraffic.report.write import write_atomically
+from jaxtraffic.report.write import write_atomically, write_picture
 
 __all__ = ["answer", "figures_of", "remarks", "write_campaign"]
 
@@ -80,7 +78,7 @@ def write_campaign(
     (folder / "report.json").unlink(missing_ok=True)
     seen = read_latent(latent)
     drawings = [*_drawings(summary), *latent_drawings(seen, latent, class_names)]
-    pictures = {drawing.name: _picture(folder / "figures", drawing) for drawing in drawings}
+    pictures = {drawing.name: write_picture(folder / "figures", drawing) for drawing in drawings}
     page = _render(summary, seen, config, pictures)
     path = folder / "report.html"
     write_atomically(path, page.encode("utf-8", errors="backslashreplace"))
@@ -228,14 +226,6 @@ def _drawings(summary: Summary) -> list[Drawing]:
     if summary.policies:
         drawings.append(draw_policies(summary.policies))
     return drawings
-
-
-def _picture(folder: Path, drawing: Drawing) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    drawing.figure.canvas.print_png(buffer)
-    write_atomically(folder / f"{drawing.name}.png", buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"data": data, "caption": drawing.caption, "folded": drawing.folded, "name": drawing.name}
 
 
 def _render(

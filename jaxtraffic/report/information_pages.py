@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import importlib.resources
-import io
 import json
 import math
 import re
@@ -34,7 +32,7 @@ from jaxtraffic.report.information_tables import (
     summary_rows,
 )
 from jaxtraffic.report.page import fact_text, flatten
-from jaxtraffic.report.write import write_atomically
+from jaxtraffic.report.write import write_atomically, write_picture
 
 METHODS: dict[str, tuple[str, str]] = {
     "rf": (
@@ -179,12 +177,8 @@ def write_benchmark(
         raise ConfigError("a page of a benchmark needs at least one result")
     try:
         (folder / "report.json").unlink(missing_ok=True)
-        figures = []
-        for drawing in (*estimates_against_truth(grid), *bias_by_method(grid)):
-            buffer = io.BytesIO()
-            drawing.figure.canvas.print_png(buffer)
-            write_atomically(folder / "figures" / f"{drawing.name}.png", buffer.getvalue())
-            figures.append({"caption": drawing.caption, "data": base64.b64encode(buffer.getvalue()).decode("ascii")})
+        drawings = (*estimates_against_truth(grid), *bias_by_method(grid))
+        figures = [write_picture(folder / "figures", drawing) for drawing in drawings]
         page = _render(
             grid=grid,
             facts=facts,

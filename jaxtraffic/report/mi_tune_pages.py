@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -19,7 +17,7 @@ from rich.text import Text
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report.figures import REAL_COLOUR, SYNTHETIC_COLOUR, Drawing, new_figure
 from jaxtraffic.report.page import command_text, fact_text, flatten
-from jaxtraffic.report.write import write_atomically
+from jaxtraffic.report.write import write_atomically, write_picture
 
 __all__ = ["CHANGED", "METRICS", "Metric", "change_table", "class_rows", "verdict", "write_mi_tune"]
 
@@ -120,12 +118,7 @@ def write_mi_tune(folder: str | Path, judgements: Mapping[str, Any], config: Map
         raise ConfigError("a page of tuning needs changes to report (keys change.*)")
     judgements = {key: _plain(value) for key, value in judgements.items()}
     drawings = draw_classes(judgements)
-    shown = []
-    for drawing in drawings:
-        buffer = io.BytesIO()
-        drawing.figure.canvas.print_png(buffer)
-        write_atomically(folder / "figures" / f"{drawing.name}.png", buffer.getvalue())
-        shown.append({"caption": drawing.caption, "data": base64.b64encode(buffer.getvalue()).decode("ascii")})
+    shown = [write_picture(folder / "figures", drawing) for drawing in drawings]
     path = folder / "report.html"
     write_atomically(path, _render(judgements, config, shown).encode("utf-8", errors="backslashreplace"))
     head = {

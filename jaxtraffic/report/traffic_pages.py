@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,10 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.report.figures import Drawing
 from jaxtraffic.report.page import command_text, fact_text, flatten
 from jaxtraffic.report.traffic_figures import Curve, Enough, draw_classes, draw_curves, draw_increments
-from jaxtraffic.report.write import write_atomically
+from jaxtraffic.report.write import write_atomically, write_picture
 
 __all__ = [
     "METHODS",
@@ -209,7 +206,7 @@ def write_traffic(
         draw_increments(curves, titles),
         *draw_classes(curves[0], rows, titles[curves[0].name]),
     ]
-    pictures = {drawing.name: _picture(folder / "figures", drawing) for drawing in drawings}
+    pictures = {drawing.name: write_picture(folder / "figures", drawing) for drawing in drawings}
     page = _render(curves, labels, rows, config, features, pictures)
     write_atomically(folder / "curve.json", _json(_curve_content(curves, labels)))
     path = folder / "report.html"
@@ -226,14 +223,6 @@ def _class_rows(labels: Labels) -> list[tuple[int, str, int, float]]:
         (int(index), labels.class_names[index], int(labels.counts[index]), math.log(total / labels.counts[index]))
         for index in order
     ]
-
-
-def _picture(folder: Path, drawing: Drawing) -> dict[str, Any]:
-    buffer = io.BytesIO()
-    drawing.figure.canvas.print_png(buffer)
-    write_atomically(folder / f"{drawing.name}.png", buffer.getvalue())
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return {"data": data, "caption": drawing.caption, "folded": drawing.folded, "name": drawing.name}
 
 
 def _render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import math
@@ -112,6 +113,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_picture(folder: Path, drawing: Drawing) -> dict[str, Any]:
+    """Writes NAME.png into the folder; what a page shows of it: name, caption, folded, and `data` in base 64."""
+    buffer = io.BytesIO()
+    drawing.figure.canvas.print_png(buffer)
+    write_atomically(folder / f"{drawing.name}.png", buffer.getvalue())
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"data": data, "caption": drawing.caption, "folded": drawing.folded, "name": drawing.name}
 
 
 def _checked(side: str, signed: np.ndarray, label: np.ndarray, n_classes: int) -> tuple[np.ndarray, np.ndarray]:
