@@ -144,7 +144,7 @@ def run(options: Options, console: Console) -> None:
         latent = latent_spaces(work, g3(base, best))
     if options.study in ("g4", "all"):
         work.run("g4", g4(base, best))
-    device = environment()["device"]
+    now = environment()
     results = [dataclasses.asdict(result) for result in work.results]
     study = Study.of(
         [result.config for result in work.results],
@@ -159,7 +159,7 @@ def run(options: Options, console: Console) -> None:
         class_counts=flows.counts(),
         study=study,
         latent=latent,
-        config=described | environment() | {"device": f"{device['count']} x {device['kind']}"},
+        config=described | now | {"device": f"{now['device']['count']} x {now['device']['kind']}"},
     )
     summary = summarise(results, flows.class_names, flows.counts(), study) if results else None
     for table in campaign_tables(summary, flows.name) if summary else ():

@@ -285,10 +285,11 @@ class _Work:
                 f"n_{name}": int(getattr(self.made, name).count[part]) for name in ("train", "validation", "test")
             }
             if config.name in self.keep_models:
+                high = float(self.made.scale_high[part])
                 params, state = jax.tree.map(lambda leaf, place=place: np.asarray(leaf[place]), slots.kept)
                 models.save_model(
                     self.ledger.folder / "models" / models.file_name(config.name, fold, seed),
-                    models.Fitted(config.model, params, state, float(self.made.scale_high[part]), self._names),
+                    models.Fitted(config.model, params, state, high, self.flows.class_names),
                 )
             self.ledger.add(
                 RunResult(
@@ -304,10 +305,6 @@ class _Work:
                     seconds=spent[place],
                 )
             )
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return self.flows.class_names
 
     def _width(self, config: ClassifierConfig, programs: Programs, sets: Side, runs: int) -> int:
         """Slots of a configuration's program."""

@@ -57,8 +57,15 @@ def split_of(flows: PacketSeries, fold: int, n_folds: int) -> datasets.Split:
     """Fold `fold` of repeated `n_folds`-fold splits: folds n_folds to 2 n_folds - 1 deal the flows anew, and so on.
 
     PAM'24 has 80 splits.
+
+    Raises:
+        ConfigError: a side without flows.
     """
-    return datasets.split(flows, fold=fold % n_folds, seed=fold // n_folds, n_folds=n_folds)
+    parts = datasets.split(flows, fold=fold % n_folds, seed=fold // n_folds, n_folds=n_folds)
+    for name, side in vars(parts).items():
+        if not len(side):
+            raise ConfigError(f"fold {fold} of {flows.name} has no {name} flows; give more flows or fewer folds")
+    return parts
 
 
 def make_folds(
@@ -85,8 +92,6 @@ def make_folds(
             parts = dataclasses.replace(parts, train=subsample(parts.train, max_train, seed=fold)[0])
         for name, side in sides.items():
             side.append(_arrays(getattr(parts, name), length))
-            if not len(side[-1][2]):
-                raise ConfigError(f"fold {fold} of {flows.name} has no {name} flows; give more flows or fewer folds")
     most = {name: max(len(label) for *_, label in side) for name, side in sides.items()}
     statistics, highs, samplers = [], [], []
     for i in range(len(folds)):

@@ -60,7 +60,7 @@ class Ledger:
                 raise ConfigError(f"{folder} holds a campaign already; resume it, or choose another folder")
             self._check(path, described)
         else:
-            write_json(path, described)
+            _write(path, json.dumps(described, indent=1))
         self._checkpoints = Checkpoints(folder / "checkpoints", keep=KEPT)
         step = self._checkpoints.latest()
         if step is not None:
@@ -99,10 +99,8 @@ class Ledger:
 
     def _write_results(self) -> None:
         """results.jsonl without the lines of runs that a resumed campaign will finish again."""
-        text = "".join(json.dumps(dataclasses.asdict(result)) + "\n" for result in self.results)
-        temporary = self.folder / "results.tmp"
-        temporary.write_text(text)
-        os.replace(temporary, self.folder / "results.jsonl")
+        lines = (json.dumps(dataclasses.asdict(result)) + "\n" for result in self.results)
+        _write(self.folder / "results.jsonl", "".join(lines))
 
     def save(self, standing: Standing, slots: Any) -> None:
         """Writes a checkpoint; the standing comes first, under the checkpoint's number, so that either fits."""
@@ -114,7 +112,7 @@ class Ledger:
         with contextlib.suppress(OSError, ValueError):
             stored = json.loads(path.read_text())
         stored = {number: one for number, one in stored.items() if self.step - KEPT <= int(number) < self.step}
-        write_json(path, stored | {str(self.step): dataclasses.asdict(standing)})
+        _write(path, json.dumps(stored | {str(self.step): dataclasses.asdict(standing)}, indent=1))
         self._checkpoints.save(self.step, slots._asdict())
 
     def restore(self, like: Any, sharding: Sharding) -> Any:
@@ -134,10 +132,10 @@ class Ledger:
             self._checkpoints.__exit__()
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON so that a reader sees all of it or nothing."""
+def _write(path: Path, text: str) -> None:
+    """Writes a file so that a reader sees all of it or nothing."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1))
+    temporary.write_text(text)
     os.replace(temporary, path)
 
 

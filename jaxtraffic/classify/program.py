@@ -29,7 +29,6 @@ from jaxtraffic.nn.classifiers import Classifier, make_classifier
 
 TILE = 1024
 """Flows that a network judges at a time."""
-STRATUM = "fold"
 
 
 class Slot(NamedTuple):
@@ -116,7 +115,7 @@ class Programs(NamedTuple):
 
 def run_key(seed: jax.Array, fold: jax.Array) -> jax.Array:
     """Key of a run: the same for all configurations, so that differences between them are paired."""
-    return prng.at_step(prng.stream(jax.random.key(seed), STRATUM), fold)
+    return prng.at_step(prng.stream(jax.random.key(seed), "fold"), fold)
 
 
 def make_programs(
