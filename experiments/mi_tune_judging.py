@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from jaxtraffic import evaluate
 from jaxtraffic.classify.scores import f1_difference_stderr, f1_per_class, f1_scores
 from jaxtraffic.evaluate.classification import features
-from jaxtraffic.evaluate.fidelity import n_packets, row_keys
+from jaxtraffic.evaluate.rows import n_packets, row_keys
 from jaxtraffic.evaluate.train_on_synthetic import predict, utility_of
 from jaxtraffic.generate.mi_tune import Candidates, Round
 from jaxtraffic.information import observers

@@ -9,10 +9,8 @@ import numpy as np
 
 from jaxtraffic.classify.trees import TreeClassifier, fit_arrays
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.evaluate.rows import N_PACKETS
 from jaxtraffic.series import PacketSeries
-
-N_PACKETS = 30
-"""Packets of a flow that the judges see, as in the published results."""
 
 
 def features(flows: PacketSeries) -> np.ndarray:

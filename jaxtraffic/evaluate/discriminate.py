@@ -10,7 +10,7 @@ import numpy as np
 from jaxtraffic.classify.trees import fit_arrays
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.evaluate.classification import features
-from jaxtraffic.evaluate.fidelity import first_of_each, row_keys
+from jaxtraffic.evaluate.rows import first_of_each, row_keys
 from jaxtraffic.series import PacketSeries
 
 _TRAIN_SHARE = 0.8

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.evaluate.classification import features
+from jaxtraffic.evaluate.rows import n_packets, row_keys
 from jaxtraffic.series import PacketSeries
 
 
@@ -48,20 +49,3 @@ def fidelity(
         "zero_share": float((rows[inside] == 0).mean()) if inside.any() else 0.0,
         "mean_packets": float(packets.mean()),
     }
-
-
-def n_packets(rows: np.ndarray) -> np.ndarray:
-    """[flow] packets up to the last non-zero signed size."""
-    position = np.arange(1, rows.shape[1] + 1)
-    return np.max(np.where(rows != 0, position, 0), axis=1)
-
-
-def row_keys(rows: np.ndarray) -> np.ndarray:
-    """[row] one opaque key a row, equal where the rows are equal bit for bit; for np.unique and np.isin."""
-    rows = np.ascontiguousarray(rows)
-    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-
-
-def first_of_each(rows: np.ndarray) -> np.ndarray:
-    """Indices, in order, of the first row of each distinct row."""
-    return np.sort(np.unique(row_keys(rows), return_index=True)[1])

@@ -13,8 +13,9 @@ from jaxtraffic.classify.trees import n_cores
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.evaluate.classification import features
 from jaxtraffic.evaluate.discriminate import FEWEST_FLOWS, discriminative_score, distinct_discriminative_score
-from jaxtraffic.evaluate.fidelity import fidelity, first_of_each
+from jaxtraffic.evaluate.fidelity import fidelity
 from jaxtraffic.evaluate.resample import halves
+from jaxtraffic.evaluate.rows import first_of_each
 from jaxtraffic.evaluate.train_on_synthetic import augmentation_of, check_alike, predict, utility_of
 from jaxtraffic.series import PacketSeries
 

@@ -5,7 +5,7 @@ import pytest
 
 from jaxtraffic import evaluate
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.evaluate.fidelity import first_of_each, n_packets
+from jaxtraffic.evaluate.rows import first_of_each, n_packets
 from jaxtraffic.series import from_signed_size
 
 FAST = {"n_estimators": 15, "nthread": 1}
