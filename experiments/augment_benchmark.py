@@ -29,12 +29,12 @@ from campaign_configs import BEST_OF_PAPER, CONTROL, PAPER, PRESETS, best_of, ch
 from data_options import DataOptions, describe_data, load
 from latent_geometry import latent_spaces
 from rich.console import Console
-from run_folder import environment, open_folder
 
 from jaxtraffic import classify, parallel
 from jaxtraffic.classify import ClassifierConfig, RunResult
 from jaxtraffic.classify.folds import check_flows
 from jaxtraffic.command import command_line
+from jaxtraffic.command.run_folder import environment, open_folder
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report.campaign_pages import write_campaign
 from jaxtraffic.report.campaign_results import Study

@@ -25,12 +25,12 @@ import numpy as np
 import tyro
 from data_options import DataOptions, describe_data, load
 from rich.console import Console
-from run_folder import open_folder
 
 from jaxtraffic import classify, parallel
 from jaxtraffic.classify.folds import check_flows
 from jaxtraffic.classify.tree_runs import VIEWS, TreeRun, tree_campaign
 from jaxtraffic.command import command_line
+from jaxtraffic.command.run_folder import open_folder
 from jaxtraffic.errors import ConfigError, DataError
 from jaxtraffic.evaluate.statistics import paired_difference
 from jaxtraffic.nn.classifiers import CLASSIFIERS, make_classifier

@@ -15,9 +15,9 @@ from data_options import data_line, describe_data, load
 from generative_options import Options, generator_config
 from jax.sharding import Mesh
 from rich.console import Console
-from run_folder import open_folder
 
 from jaxtraffic import datasets, evaluate, generate, parallel, prng, report, scaling
+from jaxtraffic.command.run_folder import open_folder
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import rounds
 from jaxtraffic.information import observers
@@ -42,6 +42,13 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         raise ConfigError("--resume and --coordinator need --out, the run folder that is meant")
     if options.num_samples is not None and options.num_samples < 2:
         raise ConfigError(f"--num-samples must be at least 2, got {options.num_samples}")
+    if options.multiple < 1 or (options.multiple > 1 and options.num_samples is not None):
+        raise ConfigError("--multiple takes a number of at least 1, and no --num-samples beside it")
+    unknown = sorted(set(options.downstream) - set(evaluate.DOWNSTREAM_MODELS))
+    if unknown:
+        raise ConfigError(
+            f"unknown --downstream {', '.join(unknown)}; known are {', '.join(evaluate.DOWNSTREAM_MODELS)}"
+        )
     flows, dropped = load(options)
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
     if main:
@@ -59,6 +66,8 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         "tune": options.tune,
         "reflow": options.reflow,
         "information": options.information,
+        "downstream": list(options.downstream),
+        "multiple": options.multiple,
     }
     if main and not open_folder(folder, described, resume=options.resume):
         console.print(f"{folder} is complete: see {folder / 'report.html'}", highlight=False)
@@ -76,6 +85,11 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         sample = generator.sample_with_information if options.information else generator.sample
         synthetic = sample(prng.stream(key, "sample"), labels, mesh=mesh, report=progress.update)
     sampling_seconds = time.perf_counter() - clock
+    more = []
+    if options.multiple > 1:
+        again = np.tile(labels, options.multiple - 1)
+        with ProgressReport(console, "sampling more", len(again), enabled=main) as progress:
+            more = [generator.sample(prng.stream(key, "more"), again, mesh=mesh, report=progress.update)]
     if not main:
         return
     measured: dict[str, Any] = {}
@@ -92,8 +106,12 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
                 soft_wrap=True,
             )
     datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
-    console.print("judging: XGBoost on real, generated and reference flows")
-    judgements = _judge(options, parts, synthetic) | _timing(folder, len(labels), sampling_seconds) | measured
+    larger = concatenate([synthetic, *more]) if more else None
+    clock = time.perf_counter()
+    console.print("judging: XGBoost and distances on real, generated and reference flows")
+    judged, params = _judge(options, parts, synthetic, larger)
+    judgements = judged.figures | params | _timing(folder, len(labels), sampling_seconds) | measured
+    judgements["timing.judge_seconds"] = time.perf_counter() - clock
     report.write_report(
         folder,
         real_signed=np.asarray(parts.train.signed_size),
@@ -102,6 +120,7 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         synthetic_label=labels,
         class_names=flows.class_names,
         judgements=judgements,
+        curves=judged.curves,
         config=_shown(json.loads((folder / "config.json").read_text()), generator),
     )
     console.print(report.judgement_table(judgements))
@@ -193,7 +212,10 @@ _OF_PROCESS = {
 """Options that the report shows for a process only."""
 
 
-def _judge(options: Options, parts: datasets.Split, synthetic: PacketSeries) -> dict[str, Any]:
+def _judge(
+    options: Options, parts: datasets.Split, synthetic: PacketSeries, larger: PacketSeries | None
+) -> tuple[evaluate.Judgement, dict[str, Any]]:
+    """The judgement, and the parameters of XGBoost that it used under the keys of report.json."""
     labels = np.asarray(synthetic.label)
     references = {
         "bootstrap": evaluate.bootstrap(parts.train, labels, seed=options.seed),
@@ -202,9 +224,18 @@ def _judge(options: Options, parts: datasets.Split, synthetic: PacketSeries) -> 
     params = evaluate.tune(parts.train, parts.validation, seed=options.seed) if options.tune else None
     held_out = concatenate([parts.validation, parts.test])
     used = evaluate.XGBOOST_PARAMETERS | (params or {})
-    return evaluate.judge(
-        parts.train, held_out, parts.test, synthetic, references=references, seed=options.seed, params=params
-    ) | {f"judge.xgboost.{name}": value for name, value in used.items()}
+    judged = evaluate.judge(
+        parts.train,
+        held_out,
+        parts.test,
+        synthetic,
+        references=references,
+        larger=larger,
+        seed=options.seed,
+        params=params,
+        models=options.downstream,
+    )
+    return judged, {f"judge.xgboost.{name}": value for name, value in used.items()}
 
 
 def _timing(folder: Path, n_samples: int, sampling_seconds: float) -> dict[str, float]:

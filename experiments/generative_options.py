@@ -61,6 +61,10 @@ class Options(DataOptions):
     """Precision of matrix products: float32 or bfloat16."""
     num_samples: int | None = None
     """Flows to generate, labels drawn from the training shares; default: one for each training flow."""
+    multiple: int = 1
+    """Generate up to so many times the training flows, and measure how utility and augmentation grow (1 is off)."""
+    downstream: tuple[str, ...] = ()
+    """Downstream models beside XGBoost: random_forest, naive_bayes, mlp, resnet."""
     tune: bool = False
     """Search the parameters of XGBoost (30 Optuna trials) instead of the fixed ones."""
     devices: int | None = None

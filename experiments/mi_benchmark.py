@@ -31,10 +31,10 @@ from mi_variants import Variant, chosen_variants
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from run_folder import environment
 
 from jaxtraffic import information, prng
 from jaxtraffic.command import command_line
+from jaxtraffic.command.run_folder import environment
 from jaxtraffic.errors import ConfigError, JaxTrafficError
 from jaxtraffic.information import tasks as benchmark
 from jaxtraffic.information.registry import method_named

@@ -37,10 +37,10 @@ from generative_options import CLASS_DROPOUT, generator_config
 from generative_options import Options as GenerativeOptions
 from jax.sharding import Mesh
 from rich.console import Console
-from run_folder import environment, make_folder, write_config
 
 from jaxtraffic import datasets, generate, parallel, prng, scaling
 from jaxtraffic.command import command_line
+from jaxtraffic.command.run_folder import environment, make_folder, write_config
 from jaxtraffic.errors import ConfigError, DataError
 from jaxtraffic.generate import mi_tune
 from jaxtraffic.nn.adapters import AdapterConfig, count_parameters, init_adapters

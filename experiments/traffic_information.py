@@ -24,12 +24,12 @@ import jax
 import numpy as np
 from data_options import DataOptions, describe_data, load
 from rich.console import Console
-from run_folder import environment, make_folder, write_config
 from traffic_curve import HeldOut, entropy, make_curve
 from traffic_methods import Direct, GeneratorMethod, feature_codes, grid_of
 
 from jaxtraffic import datasets, information, parallel, prng
 from jaxtraffic.command import command_line
+from jaxtraffic.command.run_folder import environment, make_folder, write_config
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.report import traffic_pages as pages
 from jaxtraffic.series import PacketSeries

@@ -1,4 +1,4 @@
-"""`python -m jaxtraffic data ...` and `python -m jaxtraffic version`."""
+"""`python -m jaxtraffic data ...`, `python -m jaxtraffic evaluate` and `python -m jaxtraffic version`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from jaxtraffic.command.data import Command
+from jaxtraffic.command.evaluate import Evaluate
 from jaxtraffic.command.line import report_errors
 from jaxtraffic.command.screen import show
 
@@ -47,9 +48,11 @@ class Version:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: 0 done, 1 a verification found differences, 2 an error of ours."""
     choice = tyro.cli(
-        Annotated[Data, tyro.conf.subcommand("data")] | Annotated[Version, tyro.conf.subcommand("version")],
+        Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Version, tyro.conf.subcommand("version")],
         prog="python -m jaxtraffic",
-        description="Augment, generate and classify packet series, and measure information in them.",
+        description="Augment, generate, classify and judge packet series, and measure information in them.",
         args=arguments,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
     )

@@ -22,17 +22,18 @@ _BARS_PER_PAGE = 30
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-    """A figure with the name of its file, its caption, and whether the page shows it folded."""
+    """A figure with the name of its file, its caption, whether the page shows it folded, and the section it is for."""
 
     name: str
     figure: Figure
     caption: str
     folded: bool = False
+    section: str = ""
 
 
-def new_figure(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, *, dpi: int = _DPI, **grid: Any) -> tuple[Figure, Any]:
     """A figure in inches with its own Agg canvas, and its axes."""
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(**grid)
     for ax in np.ravel(axes):
@@ -51,8 +52,9 @@ def loss_curve(lines: list[dict[str, Any]]) -> list[Drawing]:
     figure, axes = new_figure(7.5, 3.8, nrows=len(heights), sharex=True, squeeze=False, height_ratios=heights)
     top = axes[0, 0]
     window = max(1, len(losses) // 40)
+    light = 0.3 if window > 1 else 1.0
     every = max(1, len(losses) // 4000)
-    top.plot(steps[::every], losses[::every], color=REAL_COLOUR, alpha=0.3, linewidth=0.8, label="logged")
+    top.plot(steps[::every], losses[::every], color=REAL_COLOUR, alpha=light, linewidth=0.8, label="logged")
     if window > 1:
         smooth = moving_average(np.array(losses), window)
         top.plot(steps, smooth, color=REAL_COLOUR, linewidth=1.8, label=f"mean of {window} logged values")
@@ -67,8 +69,10 @@ def loss_curve(lines: list[dict[str, Any]]) -> list[Drawing]:
         axes[1, 0].ticklabel_format(axis="y", scilimits=(-2, 3))
         axes[1, 0].set_ylabel("learning\nrate", fontsize=9)
     axes[-1, 0].set_xlabel("step")
-    caption = "Training loss by step; the light line is what was logged, the dark one its moving average."
-    return [Drawing("loss", figure, caption)]
+    caption = "Training loss by step" + (
+        "; the dark line is the moving average of what was logged." if window > 1 else "."
+    )
+    return [Drawing("loss", figure, caption, section="training")]
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
@@ -119,7 +123,7 @@ def sizes_by_position(real: np.ndarray, synthetic: np.ndarray) -> list[Drawing]:
     caption = (
         "Packet sizes at single positions, shares of all flows on a log scale, without the flows that ended before."
     )
-    return [Drawing("sizes_by_position", figure, caption)]
+    return [Drawing("sizes_by_position", figure, caption, section="density")]
 
 
 def position_images(real: np.ndarray, synthetic: np.ndarray) -> list[Drawing]:
@@ -155,7 +159,7 @@ def position_images(real: np.ndarray, synthetic: np.ndarray) -> list[Drawing]:
         "Share of flows by packet position and signed size, square-root colour scale. Red in the right image: "
         "generated too often; blue: too rarely."
     )
-    return [Drawing("position_images", figure, caption)]
+    return [Drawing("position_images", figure, caption, section="density")]
 
 
 def lengths_and_directions(real: np.ndarray, synthetic: np.ndarray) -> list[Drawing]:
@@ -184,31 +188,46 @@ def lengths_and_directions(real: np.ndarray, synthetic: np.ndarray) -> list[Draw
         f"Left: packets of a flow among the first {length}, up to the last of non-zero size. Right: of the flows that "
         "reach a position, the share whose packet comes from the client."
     )
-    return [Drawing("lengths_and_directions", figure, caption)]
+    return [Drawing("lengths_and_directions", figure, caption, section="semantics")]
 
 
 def per_class_f1_bars(rows: Sequence[tuple[str, float, float, int]]) -> list[Drawing]:
-    """F1 of each class trained on real and on generated flows, most frequent class first, 30 classes a page."""
+    """F1 of each class trained on real and on generated flows and their difference, most frequent class first.
+
+    30 classes a page.
+    """
     rows = sorted(rows, key=lambda row: -row[3])
     pages = [rows[start : start + _BARS_PER_PAGE] for start in range(0, len(rows), _BARS_PER_PAGE)]
+    widest = max((abs(synthetic - real) for _, real, synthetic, _ in rows), default=0.0)
     drawings = []
     for number, page in enumerate(pages, start=1):
-        figure, ax = new_figure(7.5, 0.9 + 0.27 * len(page))
+        figure, (left, right) = new_figure(7.5, 0.9 + 0.27 * len(page), ncols=2, sharey=True, width_ratios=[3, 2])
         y = np.arange(len(page))
         real, synthetic = (np.array([row[i] for row in page]) for i in (1, 2))
-        ax.barh(y - 0.19, real, 0.36, color=REAL_COLOUR, label="trained on real")
-        ax.barh(y + 0.19, synthetic, 0.36, color=SYNTHETIC_COLOUR, label="trained on generated")
+        left.barh(y - 0.19, real, 0.36, color=REAL_COLOUR, label="trained on real")
+        left.barh(y + 0.19, synthetic, 0.36, color=SYNTHETIC_COLOUR, label="trained on generated")
         labels = [f"{shorten(name)}  ({n:,})" for name, _, _, n in page]
-        ax.set_yticks(y, labels, fontsize=9, parse_math=False)
-        ax.set_ylim(len(page) - 0.4, -0.6)
-        ax.set_xlim(0, 1)
-        ax.set_xlabel("F1 on real test flows", fontsize=10)
-        ax.grid(axis="x", color="#dddddd", linewidth=0.7)
-        ax.set_axisbelow(True)
+        left.set_yticks(y, labels, fontsize=9, parse_math=False)
+        left.set_ylim(len(page) - 0.4, -0.6)
+        left.set_xlim(0, 1)
+        left.set_xlabel("F1 on real test flows", fontsize=10)
+        change = synthetic - real
+        right.barh(y, change, 0.6, color=np.where(change < 0, SYNTHETIC_COLOUR, REAL_COLOUR))
+        right.axvline(0, color="#333333", linewidth=0.8)
+        right.set_xlim(-1.05 * max(widest, 0.01), 1.05 * max(widest, 0.01))
+        right.xaxis.set_major_locator(MaxNLocator(5, symmetric=True))
+        right.set_xlabel("difference", fontsize=10)
+        right.tick_params(axis="y", length=0)
+        for ax in (left, right):
+            ax.grid(axis="x", color="#dddddd", linewidth=0.7)
+            ax.set_axisbelow(True)
         figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=9)
         part = f" Part {number} of {len(pages)}." if len(pages) > 1 else ""
-        caption = f"F1 of each class by what the classifier was trained on; in brackets the test flows.{part}"
-        drawings.append(Drawing(f"per_class_f1_{number}", figure, caption, folded=number > 2))
+        caption = (
+            "F1 of each class by what the classifier was trained on, and generated minus real; in brackets the test "
+            f"flows.{part}"
+        )
+        drawings.append(Drawing(f"per_class_f1_{number}", figure, caption, number > 2, section="utility"))
     return drawings
 
 

@@ -1,182 +1,35 @@
-"""What each judgement means, and the rows in which pages and terminals show it beside its references."""
+"""The rows in which pages and terminals show judgements beside their references."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxtraffic.report.goals import Group, Metric
+from jaxtraffic.report.metrics import GROUPS, METRICS
+
 THIS_RUN = ""
-_REAL_COLUMNS = ("fresh_real", "bootstrap")
-_TITLES = {"fresh_real": "fresh real", "bootstrap": "bootstrap copy", "marginals": "marginals"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Metric:
-    """One row of the table of judgements.
-
-    Attributes:
-        key: flat key without the reference prefix.
-        title: name of the row.
-        goal: "zero", "higher" or "fresh real": where a good generator ends; "" where the row is there to compare with.
-        meaning: one line for a reader who has not met the metric.
-        blind_spot: what it cannot see, or what flatters it.
-        stderr: key of its standard error, if there is one.
-        n: key of the number of flows behind it, if there is one.
-        digits: decimals shown.
-    """
-
-    key: str
-    title: str
-    goal: str
-    meaning: str
-    blind_spot: str
-    stderr: str | None = None
-    n: str | None = None
-    digits: int = 3
-
-    @property
-    def goal_text(self) -> str:
-        """The goal as the table shows it."""
-        return {"": "", "higher": "higher", "zero": "\N{RIGHTWARDS ARROW} 0"}.get(
-            self.goal, f"\N{RIGHTWARDS ARROW} {self.goal}"
-        )
-
-
-METRICS = (
-    Metric(
-        "utility.weighted_f1_real",
-        "Weighted F1, trained on real flows",
-        "",
-        "XGBoost on real test flows: the level that the gaps below start from. Fresh real: trained on one half.",
-        "Says how hard the data is, nothing about the generator.",
-        n="data.n_test",
-    ),
-    Metric(
-        "utility.weighted_f1_synthetic",
-        "Weighted F1, trained on generated flows",
-        "higher",
-        "The same, trained on generated flows instead. Fresh real: trained on the other half of the training set.",
-        "A copy of the training set scores as real flows do.",
-        n="data.n_test",
-    ),
-    Metric(
-        "utility.weighted_f1_gap",
-        "Utility: weighted F1 gap",
-        "higher",
-        "The second row minus the first: 0 is as useful as real flows. Fresh real: one half against the other.",
-        "Frequent classes and repeated flows rule it; a copy of the training set scores about 0.",
-        "utility.weighted_f1_gap_stderr",
-        "data.n_test",
-    ),
-    Metric(
-        "utility.macro_f1_gap",
-        "Utility: macro F1 gap",
-        "higher",
-        "The same, every class counting alike.",
-        "Classes with a handful of test flows make it noisy.",
-        "utility.macro_f1_gap_stderr",
-        "data.n_test",
-    ),
-    Metric(
-        "utility.distinct.weighted_f1_gap",
-        "Utility, distinct test flows: weighted F1 gap",
-        "higher",
-        "The same on test flows of which no two share sequence and label.",
-        "Weights rare sequences as much as frequent ones, which traffic does not.",
-        "utility.distinct.weighted_f1_gap_stderr",
-        "data.n_test_distinct",
-    ),
-    Metric(
-        "utility.distinct.macro_f1_gap",
-        "Utility, distinct test flows: macro F1 gap",
-        "higher",
-        "The same, every class counting alike.",
-        "Classes with a handful of test flows make it noisy.",
-        "utility.distinct.macro_f1_gap_stderr",
-        "data.n_test_distinct",
-    ),
-    Metric(
-        "augmentation.weighted_f1_gain",
-        "Augmentation: weighted F1 gain",
-        "higher",
-        "Trained on real and generated flows together minus trained on real ones alone. Fresh real: what the second "
-        "half of the training set adds to the first.",
-        "Little to gain where real flows are plenty.",
-        "augmentation.weighted_f1_gain_stderr",
-        "data.n_test",
-    ),
-    Metric(
-        "augmentation.macro_f1_gain",
-        "Augmentation: macro F1 gain",
-        "higher",
-        "The same, every class counting alike.",
-        "Classes with a handful of test flows make it noisy.",
-        "augmentation.macro_f1_gain_stderr",
-        "data.n_test",
-    ),
-    Metric(
-        "discriminative.score",
-        "Discriminative score",
-        "zero",
-        "Accuracy above one half of XGBoost at telling generated flows from training flows; 0.5 is worst.",
-        "Copies of training flows pull it below 0. It grows with the number of flows the classifier learns from.",
-        "discriminative.stderr",
-        "discriminative.n_test",
-    ),
-    Metric(
-        "discriminative.held_out_score",
-        "Discriminative score, held-out flows",
-        "zero",
-        "The same against real flows that the generator never saw.",
-        "Compare with fresh real in the row above: both learn from as many flows. Fewer flows, so noisier.",
-        "discriminative.held_out_stderr",
-        "discriminative.held_out_n_test",
-    ),
-    Metric(
-        "discriminative.distinct_score",
-        "Discriminative score, distinct flows",
-        "zero",
-        "Every sequence once, and none in both parts of the classifier's data.",
-        "Does not see wrong frequencies of right sequences.",
-        "discriminative.distinct_stderr",
-        "discriminative.distinct_n_test",
-    ),
-    Metric(
-        "fidelity.copy_rate",
-        "Copies of training flows",
-        "fresh real",
-        "Share of flows whose sequence is in the training set, bit for bit.",
-        "Above fresh real: the generator memorises. Below: it misses the frequent sequences.",
-        n="data.n_synthetic",
-    ),
-    Metric(
-        "fidelity.distinct_share",
-        "Distinct sequences",
-        "fresh real",
-        "Share of distinct sequences among equally many flows of each set.",
-        "Noise on a frequent sequence counts as new ones.",
-        n="fidelity.n_distinct",
-    ),
-    Metric(
-        "fidelity.zero_share",
-        "Packets of size 0",
-        "fresh real",
-        "Share of packets inside a flow whose size is 0.",
-        "Always 0 for real flows whose sizes include the IP header.",
-    ),
-    Metric(
-        "fidelity.mean_packets",
-        "Packets a flow",
-        "fresh real",
-        "Mean number of packets among the first 30.",
-        "A mean; the figure of flow lengths shows the rest.",
-        digits=2,
-    ),
-)
-"""Rows of the table, in order. Of the discriminative family all against training flows unless the title says more."""
+GENERATED = "generated"
+"""Name of this run's set among curves; its figures carry no prefix."""
+TITLES = {
+    "fresh_real": "fresh real",
+    "bootstrap": "bootstrap copy",
+    "marginals": "marginals",
+    "random_half": "random half",
+    "capture_half": "capture half",
+}
+REAL_SETS = ("fresh_real", "bootstrap", "random_half", "capture_half")
+_MODELS = {
+    "xgboost": "XGBoost",
+    "random_forest": "random forest",
+    "naive_bayes": "naive Bayes",
+    "mlp": "MLP",
+    "resnet": "ResNet",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,13 +41,30 @@ class Cell:
     best: bool
 
 
+MISSING = "\N{EN DASH}"
+"""Text of a cell without a value."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One metric with a cell for each column."""
+    """One metric with a cell for each column; a heading of the rows below it has none."""
 
     metric: Metric
     n: int | None
     cells: tuple[Cell, ...]
+
+    @property
+    def below(self) -> bool:
+        """Whether it varies the row above it."""
+        return bool(self.metric.short)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Rows of one group of metrics, with a cell for every column."""
+
+    group: Group
+    rows: tuple[Row, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,31 +79,29 @@ class Column:
 def columns_of(judgements: Mapping[str, Any], this_run: str) -> list[Column]:
     """This run first, then fresh real, bootstrap copy, marginals and whatever other references were judged."""
     found = dict.fromkeys(key.split(".")[1] for key in judgements if key.startswith("reference."))
-    order = [name for name in _TITLES if name in found] + [name for name in found if name not in _TITLES]
-    columns = [Column(name, _TITLES.get(name, name), name in _REAL_COLUMNS) for name in order]
+    order = [name for name in TITLES if name in found] + [name for name in found if name not in TITLES]
+    columns = [Column(name, TITLES.get(name, name), name in REAL_SETS) for name in order]
     return [Column(THIS_RUN, f"{this_run} (this run)", False), *columns]
 
 
-def rows_of(judgements: Mapping[str, Any], columns: list[Column]) -> list[Row]:
+def rows_of(judgements: Mapping[str, Any], columns: Sequence[Column]) -> list[Row]:
     """Rows of `METRICS` that at least one column has a value for; the best is chosen among generated sets only."""
-    rows = []
-    for metric in METRICS:
-        values = [_number(judgements, column.key, metric.key) for column in columns]
-        if all(value is None for value in values):
-            continue
-        target = _number(judgements, "fresh_real", metric.key)
-        best = _best(metric, values, columns, target)
-        cells = tuple(
-            Cell(
-                _text(value, metric),
-                _text(_number(judgements, column.key, metric.stderr), metric, signed=False),
-                index == best,
-            )
-            for index, (value, column) in enumerate(zip(values, columns))
-        )
-        n = _number(judgements, THIS_RUN, metric.n)
-        rows.append(Row(metric, None if n is None else int(n), cells))
-    return rows
+    return _rows(judgements, columns, METRICS)
+
+
+def headline_rows(judgements: Mapping[str, Any], columns: Sequence[Column]) -> list[Row]:
+    """The few rows that are read first; all there are where none of these was judged."""
+    rows = _rows(judgements, columns, [metric for metric in METRICS if metric.headline])
+    return [dataclasses.replace(row, metric=dataclasses.replace(row.metric, short="")) for row in rows] or rows_of(
+        judgements, columns
+    )
+
+
+def sections_of(judgements: Mapping[str, Any], columns: Sequence[Column]) -> list[Section]:
+    """All rows by group, in the order of `GROUPS`; groups of which nothing was judged are left out."""
+    rows = rows_of(judgements, columns)
+    sections = (Section(group, tuple(row for row in rows if row.metric.group == group.key)) for group in GROUPS)
+    return [section for section in sections if section.rows]
 
 
 def per_class_f1(judgements: Mapping[str, Any]) -> list[tuple[str, float, float, int]]:
@@ -242,33 +110,92 @@ def per_class_f1(judgements: Mapping[str, Any]) -> list[tuple[str, float, float,
     names = [key[len(start) : -len(end)] for key in judgements if key.startswith(start) and key.endswith(end)]
     rows = []
     for name in names:
-        values = [judgements.get(f"{start}{name}.{figure}") for figure in ("f1_real", "f1_synthetic", "n_test")]
+        values = [number_of(judgements, f"{start}{name}.{figure}") for figure in ("f1_real", "f1_synthetic", "n_test")]
         if values[0] is not None and values[1] is not None:
-            rows.append((name, float(values[0]), float(values[1]), int(values[2] or 0)))
+            rows.append((name, values[0], values[1], int(values[2] or 0)))
     return rows
 
 
-def _number(judgements: Mapping[str, Any], column: str, key: str | None) -> float | None:
+def number_of(judgements: Mapping[str, Any], key: str | None, column: str = THIS_RUN) -> float | None:
+    """A finite figure of this run or of a reference; None where there is none."""
     if key is None:
         return None
     value = judgements.get(f"reference.{column}.{key}" if column else key)
     return float(value) if isinstance(value, numbers.Real) and math.isfinite(value) else None
 
 
-def _best(metric: Metric, values: list[float | None], columns: list[Column], target: float | None) -> int | None:
-    """Index of the best generated set, where at least two can be compared."""
-    candidates = [i for i, (value, column) in enumerate(zip(values, columns)) if value is not None and not column.real]
-    if len(candidates) < 2 or not metric.goal or (metric.goal == "fresh real" and target is None):
-        return None
-    if metric.goal == "higher":
-        return max(candidates, key=lambda i: values[i])
-    centre = 0.0 if metric.goal == "zero" else target
-    return min(candidates, key=lambda i: abs(values[i] - centre))
-
-
-def _text(value: float | None, metric: Metric, signed: bool = True) -> str:
-    if value is None:
-        return "" if not signed else "\N{EN DASH}"
-    plus = "+" if signed and ("gap" in metric.key or "gain" in metric.key or "discriminative" in metric.key) else ""
-    text = f"{value:{plus}.{metric.digits}f}"
+def number_text(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """A figure with a true minus, and a plus where it is `signed`; what rounds to 0 has no sign."""
+    text = f"{value:{'+' if signed else ''}.{digits}f}"
+    if not text.strip("+-0."):
+        text = text.lstrip("+-")
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def multiples_of(judgements: Mapping[str, Any], pattern: str, column: str = THIS_RUN) -> list[tuple[str, float]]:
+    """(what `*` stands for, figure) of the keys that fit a pattern: models in their order, multiples rising."""
+    prefix = f"reference.{column}." if column else ""
+    names = _names(judgements, pattern, [prefix])
+    found = ((name, number_of(judgements, pattern.replace("*", name), column)) for name in names)
+    return [(name, value) for name, value in found if value is not None]
+
+
+def _rows(judgements: Mapping[str, Any], columns: Sequence[Column], metrics: Iterable[Metric]) -> list[Row]:
+    prefixes = [f"reference.{column.key}." if column.key else "" for column in columns]
+    rows = []
+    for metric in metrics:
+        if "*" not in metric.key:
+            row = _row(judgements, columns, metric)
+            rows += [] if row is None else [row]
+            continue
+        expanded = [_expand(metric, name) for name in _names(judgements, metric.key, prefixes)]
+        found = [row for row in (_row(judgements, columns, one) for one in expanded) if row is not None]
+        if found:
+            rows += [Row(metric, None, ()), *found]
+    return rows
+
+
+def _row(judgements: Mapping[str, Any], columns: Sequence[Column], metric: Metric) -> Row | None:
+    values = [number_of(judgements, metric.key, column.key) for column in columns]
+    if all(value is None for value in values):
+        return None
+    generated = [None if column.real else value for value, column in zip(values, columns)]
+    best = metric.best(generated, number_of(judgements, metric.key, "fresh_real"))
+    errors = [number_of(judgements, metric.stderr, column.key) for column in columns]
+    cells = tuple(
+        Cell(
+            MISSING if value is None else number_text(value, metric.digits, signed=metric.signed),
+            "" if error is None else number_text(error, metric.digits),
+            index in best,
+        )
+        for index, (value, error) in enumerate(zip(values, errors))
+    )
+    n = number_of(judgements, metric.n)
+    return Row(metric, None if n is None else int(n), cells)
+
+
+def _expand(metric: Metric, name: str) -> Metric:
+    multiple = re.fullmatch(r"\d+", name)
+    short = f"{name} \N{MULTIPLICATION SIGN}" if multiple else _MODELS.get(name, name.replace("_", " "))
+    return dataclasses.replace(
+        metric,
+        key=metric.key.replace("*", name),
+        stderr=metric.stderr and metric.stderr.replace("*", name),
+        title=f"{metric.title}, {short}",
+        short=short,
+        meaning="",
+        blind_spot="",
+    )
+
+
+def _names(judgements: Mapping[str, Any], pattern: str, prefixes: Sequence[str]) -> list[str]:
+    """What `*` stands for in the keys that fit, behind any of the prefixes; known models first, numbers rising."""
+    before, after = pattern.split("*")
+    found = set()
+    for prefix in prefixes:
+        for key in judgements:
+            if key.startswith(prefix + before) and key.endswith(after):
+                name = key[len(prefix + before) : len(key) - len(after)]
+                found |= {name} if name and "." not in name else set()
+    known = list(_MODELS)
+    return sorted(found, key=lambda name: (known.index(name) if name in known else len(known), len(name), name))

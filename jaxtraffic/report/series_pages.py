@@ -65,7 +65,9 @@ def series_pages(
             f"Series of each class, real left and generated right, at most {_MOST_FLOWS} of each drawn at random: one "
             f"row a flow, one column a packet, rows sorted by their series.{part}"
         )
-        drawings.append(Drawing(f"series_{number:02d}", figure, caption, folded=number > _UNFOLDED_PAGES))
+        drawings.append(
+            Drawing(f"series_{number:02d}", figure, caption, folded=number > _UNFOLDED_PAGES, section="series")
+        )
     return drawings
 
 

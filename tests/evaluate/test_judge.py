@@ -103,7 +103,7 @@ def sets():
 
 @pytest.fixture(scope="module")
 def judged(sets):
-    return evaluate.judge(**sets, params=FAST)
+    return evaluate.judge(**sets, params=FAST).figures
 
 
 def test_the_judgement_has_the_keys_that_others_script_against(judged):
@@ -145,14 +145,14 @@ def test_repeated_test_flows_count_once_in_the_distinct_figures(sets, judged):
     test = sets["test"]
     distinct = {(int(label), row.tobytes()) for label, row in zip(test.label, test.signed_size)}
     assert judged["data.n_test_distinct"] == len(distinct) < len(test)
-    again = evaluate.judge(**(sets | {"test": test[np.tile(np.arange(120), 2)], "references": {}}), params=FAST)
+    again = evaluate.judge(**(sets | {"test": test[np.tile(np.arange(120), 2)], "references": {}}), params=FAST).figures
     for name in ("weighted_f1_gap", "macro_f1_real"):
         assert again[f"utility.distinct.{name}"] == judged[f"utility.distinct.{name}"]
 
 
 def test_a_collapsed_generator_is_judged(sets):
     one = sets["synthetic"][np.zeros(400, int)]
-    figures = evaluate.judge(**(sets | {"synthetic": one, "references": {}}), params=FAST)
+    figures = evaluate.judge(**(sets | {"synthetic": one, "references": {}}), params=FAST).figures
     assert "discriminative.distinct_score" not in figures
     assert figures["fidelity.distinct_share"] < 0.01
     assert figures["utility.weighted_f1_gap"] < -0.3

@@ -140,6 +140,48 @@ def test_halves_are_disjoint_and_alike():
     assert np.abs(first.counts() - second.counts()).max() <= 1
 
 
+def logistic_by_hand(real, other, seed):
+    """The documented split, and the regression's own optimality condition solved by Newton's method."""
+    generator = np.random.default_rng(seed)
+    n = min(len(real), len(other))
+    real, other = (side[generator.permutation(len(side))[:n]] for side in (real, other))
+    cut = int(0.8 * n)
+    train, test = np.concatenate([real[:cut], other[:cut]]), np.concatenate([real[cut:], other[cut:]])
+    mean, deviation = train.mean(axis=0), train.std(axis=0)
+    train, test = ((rows - mean) / deviation for rows in (train, test))
+    train, test = (np.column_stack([rows, np.ones(len(rows))]) for rows in (train, test))
+    y, penalty, weight = np.repeat([0, 1], cut), np.array([1.0] * real.shape[1] + [0.0]), np.zeros(train.shape[1])
+    for _ in range(30):
+        p = 1 / (1 + np.exp(-train @ weight))
+        slope = train.T @ (p - y) + penalty * weight
+        weight = weight - np.linalg.solve((train.T * (p * (1 - p))) @ train + np.diag(penalty), slope)
+    return np.mean((test @ weight > 0) == np.repeat([0, 1], n - cut)) - 0.5
+
+
+def test_the_logistic_score_is_that_of_a_standardised_regression_on_the_same_split():
+    rng = np.random.default_rng(0)
+    real, other = (rng.normal(place, [1e-3, 50, 900], (n, 3)) for place, n in ([0, 240], [[9e-4, 0, 300], 300]))
+    for seed in range(3):
+        got = evaluate.logistic_discriminative_score(real, other, seed)
+        assert got["score"] == pytest.approx(logistic_by_hand(real, other, seed), abs=1e-12)
+        assert (got["n_test"], got["stderr"]) == (96, pytest.approx(np.sqrt(0.25 / 96)))
+        assert got["score"] > 0
+    constant = [np.column_stack([rows, np.full(len(rows), 7.0)]) for rows in (real, other)]
+    assert evaluate.logistic_discriminative_score(*constant, 2) == got
+
+
+def test_the_logistic_score_sees_means_where_trees_see_more():
+    rng = np.random.default_rng(1)
+    rows = rng.normal(0, 1, (600, 2))
+    same, wider = rng.normal(0, 1, (600, 2)), rng.normal(0, 4, (600, 2))
+    weak, strong = (evaluate.logistic_discriminative_score(rows, other)["score"] for other in (wider, rows + 9))
+    assert abs(evaluate.logistic_discriminative_score(rows, same)["score"]) < 0.1
+    assert strong == 0.5 and weak < 0.15 < evaluate.discriminative_score(rows, wider, params=FAST)["score"]
+    flows = make(60, seed=1), make(60, seed=2)
+    signed = [series.signed_size for series in flows]
+    assert evaluate.logistic_discriminative_score(*flows) == evaluate.logistic_discriminative_score(*signed)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -153,6 +195,8 @@ def test_halves_are_disjoint_and_alike():
         (lambda f: bootstrap(f, 0), "at least one flow"),
         (lambda f: halves(f[:1]), "two flows"),
         (lambda f: evaluate.features(f[:0]), "at least one flow"),
+        (lambda f: evaluate.logistic_discriminative_score(f[:4], f), "5 flows on each side"),
+        (lambda f: evaluate.logistic_discriminative_score(np.full((9, 2), np.nan), np.ones((9, 2))), "NaN"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -115,13 +115,14 @@ class Page(html.parser.HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.links, self.text, self.depth = [], [], [], []
+        self.tags, self.links, self.text, self.depth, self.ids = [], [], [], [], []
         self.feed(path.read_text(encoding="utf-8"))
         self.close()
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.links += [value for name, value in attributes if name in ("src", "href", "srcset", "data", "action")]
+        self.ids += [value for name, value in attributes if name == "id"]
         if tag not in ("meta", "img", "link", "br"):
             self.depth.append(tag)
 
@@ -136,8 +137,10 @@ class Page(html.parser.HTMLParser):
 def test_the_page_is_one_self_contained_well_formed_file(run_dir):
     page = Page(run_dir / "report.html")
     assert page.depth == []
-    assert page.links
-    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    pictures = [link for link in page.links if link.startswith("data:image/png;base64,")]
+    assert pictures
+    assert {link for link in page.links if link not in pictures} == {f"#{name}" for name in page.ids}
+    assert len(set(page.ids)) == len(page.ids)
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     text = (run_dir / "report.html").read_text()
     assert "@import" not in text
@@ -181,7 +184,7 @@ def test_the_first_line_says_real_or_simulated(run_dir, tmp_path):
     assert page.text[0].startswith("Simulated data")
     assert body[0].startswith("Simulated data")
     assert body[1] == notice
-    assert page.links == [link for link in page.links if link.startswith("data:")]
+    assert page.links == [link for link in page.links if link.startswith(("data:", "#"))]
     real = Page(run_dir / "report.html").text
     assert real[0].startswith("Real data")
     assert real[1] == "Real data: toy <set>"
@@ -225,6 +228,7 @@ def test_report_json_comes_last_and_nothing_half_written_stays(tmp_path, monkeyp
         raise RuntimeError("power cut")
 
     monkeypatch.setattr(write, "render_page", fail)
+    monkeypatch.setattr(write, "_write_figure", lambda *_: {})
     with pytest.raises(RuntimeError):
         report_into(tmp_path)
     assert not (tmp_path / "report.json").exists()

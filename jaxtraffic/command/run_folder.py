@@ -67,7 +67,7 @@ def _with_defaults(stored: dict[str, Any]) -> dict[str, Any]:
     if "generator" in stored:
         complete = json.loads(json.dumps(dataclasses.asdict(from_dict(stored["generator"]))))
         stored = stored | {"generator": complete}
-    return {"reflow": 0, "information": False} | stored
+    return {"reflow": 0, "information": False, "downstream": [], "multiple": 1} | stored
 
 
 def _difference(name: str, stored: Any, wanted: Any) -> str:
@@ -82,14 +82,24 @@ def _difference(name: str, stored: Any, wanted: Any) -> str:
 def environment() -> dict[str, Any]:
     """Command line, time, versions, device and git revision, for config.json."""
     packages = ("jaxtraffic", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "polars", "xgboost")
-    git = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
     device = jax.devices()[0]
     return {
         "command": shlex.join(["python", *sys.argv]),
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
-        "git_revision": git.stdout.strip() or None,
+        "git_revision": _git_revision(),
     }
+
+
+def _git_revision() -> str | None:
+    """Revision of the repository that holds this package; None where it is installed, in whatever repository."""
+    place = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=place, check=True).stdout.strip()
+
+    try:
+        return git("ls-files", "--error-unmatch", "__init__.py") and git("rev-parse", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return None
