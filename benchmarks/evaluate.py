@@ -6,7 +6,7 @@
 Contenders, on the same rows: `jaxtraffic` (`evaluate.alpha_beta` with `peer=True`: alpha-precision, beta-recall and
 synthcity's authenticity, in bytes), `jaxtraffic, min-max` (the same on columns divided by their range, as synthcity's
 "naive" scores are), `jaxtraffic, three searches` (with authenticity as Alaa et al. define it, which needs the nearest
-real flow of each synthetic one besides), and `scikit-learn`: the two searches of synthcity 0.2, `NearestNeighbors` on
+real flow of each synthetic one besides), and `scikit-learn`: the two searches of synthcity, `NearestNeighbors` on
 min-max scaled float64 rows on all cores, and what it computes from them. scikit-learn takes brute force with matrix
 products for 30 columns; its distances are not exact there, and the table says how many of its decisions that changes.
 The claim is that `jaxtraffic` is not slower than `scikit-learn`.

@@ -64,7 +64,7 @@ def alpha_beta(
             its set is 0.
         scale: "none" for distances in the unit of the data (bytes); "minmax" divides each column by the range of the
             real flows, as synthcity does, or by 1 where that is 0.
-        peer: authenticity as synthcity 0.2 computes it, where an index of synthetic flows is used on real ones.
+        peer: authenticity as synthcity computes it, where an index of synthetic flows is used on real ones.
         mesh: devices to use; all where None.
 
     Returns:

@@ -136,14 +136,15 @@ def test_one_device_finds_the_same():
 
 def test_few_programs_for_many_sizes():
     mesh = parallel.make_mesh()
-    d = 3
-    for n in (2, 77, 300, 512):
-        nearest(rows(n + 9, 9, d=d), rows(n, 9, d=d), mesh=mesh)
-    made = tiles.program(tiles.nearest_of_groups, mesh)
-    before = made._cache_size()
-    for n in (5, 100, 511):
-        nearest(rows(n, 9, d=d), rows(n, 9, d=d), mesh=mesh)
-    assert made._cache_size() == before
+    made = [tiles.program(kind, mesh) for kind in (tiles.nearest_of_groups, tiles.nearest_other_of_groups)]
+    made.append(tiles.look_again(mesh))
+    before = None
+    for n in (1000, 640, 777, 1013):
+        points = np.unique(rows(n + 100, 1500), axis=0)[:n]
+        nearest(points[: n // 2], points, mesh=mesh)
+        nearest(points, points, 3, same=True, mesh=mesh)
+        before = before or [one._cache_size() for one in made]
+    assert [one._cache_size() for one in made] == before
 
 
 def test_leaves_are_full_and_whole():
@@ -185,4 +186,3 @@ def test_all_rows_equal():
     found = nearest(same, same, 3, same=True)
     check(found, expected(same, same, 3, same=True))
     assert (within(same, same, np.zeros(700)) == 700).all()
-    np.testing.assert_allclose(gaussian_sums(same, same, [1.0, 1e-3]), 700.0**2)
