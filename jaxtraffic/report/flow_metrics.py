@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxtraffic.report.goals import Metric
 
-_FRESH = "fresh real"
+_REAL = "real"
 
 _PRIVACY = (
     Metric(
@@ -47,9 +47,9 @@ _PRIVACY = (
     Metric(
         "fidelity.copy_rate",
         "Copies of training flows",
-        _FRESH,
+        _REAL,
         "Share of flows whose sequence is in the training set, bit for bit.",
-        "Above fresh real: the generator memorises. Below: it misses the frequent sequences.",
+        "Above real flows: the generator memorises. Below: it misses the frequent sequences.",
         section="privacy",
         n="data.n_synthetic",
         headline=True,
@@ -57,7 +57,7 @@ _PRIVACY = (
     Metric(
         "privacy.copy_rate",
         "Copies of an equal draw: training",
-        _FRESH,
+        _REAL,
         "The same against as many training flows as there are hold-out flows.",
         "Compare with the row below: frequent sequences are copied from neither.",
         n="privacy.n",
@@ -65,7 +65,7 @@ _PRIVACY = (
     Metric(
         "privacy.holdout_copy_rate",
         "Copies of an equal draw: hold-out",
-        _FRESH,
+        _REAL,
         "Share of flows whose sequence is among hold-out flows, which the generator has not seen.",
         "Says how many copies chance and habit bring.",
         n="privacy.n",
@@ -76,7 +76,7 @@ _SUPPORT = (
     Metric(
         "support.new_bigram_share",
         "Flows with a new pair of packets",
-        _FRESH,
+        _REAL,
         "Share of flows with two consecutive packets whose signed sizes never follow each other in training flows.",
         "One byte off is as new as nonsense. 0 for a copy of the training set.",
         headline=True,
@@ -84,14 +84,14 @@ _SUPPORT = (
     Metric(
         "support.new_value_share",
         "Flows with a value new to its class and position",
-        _FRESH,
+        _REAL,
         "Share of flows with a signed size that no training flow of the class has at that position.",
         "Small classes have seen little, so all is new to them.",
     ),
     Metric(
         "fidelity.distinct_share",
         "Distinct sequences",
-        _FRESH,
+        _REAL,
         "Share of distinct sequences among equally many flows of each set.",
         "Noise on a frequent sequence counts as new ones.",
         section="support",
@@ -103,7 +103,7 @@ _SEMANTICS = (
     Metric(
         "semantics.impossible_share",
         "Impossible flows",
-        _FRESH,
+        _REAL,
         "Share of flows that break a rule which training flows keep: the rules below, and a packet at all.",
         "A few rules only: a flow that keeps them may be nonsense still.",
         headline=True,
@@ -111,7 +111,7 @@ _SEMANTICS = (
     Metric(
         "semantics.zero_inside_share",
         "Zero inside the flow",
-        _FRESH,
+        _REAL,
         "Share of flows with a signed size of 0 before the last that is not.",
         "Does not see zeros at the end, which shorten a flow. Payload sizes have honest ones.",
         short="zero inside the flow",
@@ -119,7 +119,7 @@ _SEMANTICS = (
     Metric(
         "semantics.over_mtu_share",
         "Over the MTU",
-        _FRESH,
+        _REAL,
         "Share of flows with a packet larger than any real one and than Ethernet carries.",
         "Sees the largest packet only.",
         short="packet over the MTU",
@@ -127,7 +127,7 @@ _SEMANTICS = (
     Metric(
         "semantics.handshake_violation_share",
         "Handshake broken",
-        _FRESH,
+        _REAL,
         "Share of flows without the TCP handshake, of classes whose training flows begin with it (90 % or more).",
         "The first three packets only.",
         short="TCP handshake broken",
@@ -157,7 +157,7 @@ _SEMANTICS = (
     Metric(
         "fidelity.zero_share",
         "Packets of size 0",
-        _FRESH,
+        _REAL,
         "Share of packets inside a flow whose size is 0.",
         "Always 0 for real flows whose sizes include the IP header.",
         section="semantics",
@@ -165,7 +165,7 @@ _SEMANTICS = (
     Metric(
         "fidelity.mean_packets",
         "Packets a flow",
-        _FRESH,
+        _REAL,
         "Mean number of packets among the first positions.",
         "A mean; the figure of flow lengths shows the rest.",
         section="semantics",

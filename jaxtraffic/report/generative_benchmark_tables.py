@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.report.metrics import METRICS, Metric
+from jaxtraffic.report.goals import TARGETS, Metric
+from jaxtraffic.report.metrics import METRICS
 from jaxtraffic.report.published_generators import DATASETS, TABLES, PublishedScore, published_row
 
 __all__ = ["COLUMNS", "LAYOUTS", "Cell", "Column", "Part", "Row", "Table", "build", "column_of", "means", "score"]
@@ -282,13 +283,14 @@ def _part(half: Half, results: Sequence[Mapping[str, Any]], sets: Mapping[str, M
 
 def _marked(row: Row, columns: Sequence[Column], metric: Metric) -> Row:
     """The row with the best generated set marked; real flows, copies of them among those, cannot win."""
-    fresh = next((cell.mean for cell, column in zip(row.cells, columns) if column.name == "fresh_real"), math.nan)
+    means = {column.name: cell.mean for cell, column in zip(row.cells, columns) if _has(cell)}
+    real = next((means[name] for name in TARGETS if name in means), None)
     values = [
         cell.mean / 100 if _has(cell) and column.group != REAL else None for cell, column in zip(row.cells, columns)
     ]
     # by what is shown: two decimals of a per cent
     fine = dataclasses.replace(metric, digits=4)
-    best = fine.best(values, fresh / 100 if math.isfinite(fresh) else None)
+    best = fine.best(values, None if real is None else real / 100)
     return row._replace(cells=tuple(cell._replace(best=index in best) for index, cell in enumerate(row.cells)))
 
 

@@ -11,8 +11,16 @@ _GOALS = {
     "lower": "lower",
     "zero": "\N{RIGHTWARDS ARROW} 0",
     "half": "\N{RIGHTWARDS ARROW} 0.5",
-    "fresh real": "\N{RIGHTWARDS ARROW} fresh real",
+    "real": "\N{RIGHTWARDS ARROW} real flows",
 }
+
+
+TARGETS = ("random_half", "fresh_real")
+"""Real flows that the goal "real" means, the first of them that was judged.
+
+Generators learn from the captures of the training flows. One random half of these against the other says what real
+flows of the same captures score; held-out flows may come from other captures, whose shift a generator cannot know.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Metric:
     Attributes:
         key: flat key without the reference prefix; a `*` stands for any name without a dot, such as a model.
         title: name of the row.
-        goal: "higher", "lower", "zero", "half" or "fresh real": where a good generator ends; "" where the row is there
+        goal: "higher", "lower", "zero", "half" or "real": where a good generator ends; "" where the row is there
             to compare with.
         meaning: one line for a reader who has not met the metric; "" where the row above says it.
         blind_spot: what it cannot see, or what flatters it; "" likewise.
@@ -67,16 +75,16 @@ class Metric:
         """The goal as the tables show it."""
         return _GOALS.get(self.goal, self.goal)
 
-    def best(self, values: Sequence[float | None], fresh_real: float | None) -> frozenset[int]:
+    def best(self, values: Sequence[float | None], real: float | None) -> frozenset[int]:
         """Indices of the values that no other beats, those that read alike included.
 
         Empty where fewer than two can be compared, where the row has no goal, or where the goal is missing.
 
         Args:
             values: of the sets that may win; None where there is none.
-            fresh_real: the value of real flows, for that goal.
+            real: the value of real flows (see `TARGETS`), for that goal.
         """
-        centre = {"zero": 0.0, "half": 0.5, "fresh real": fresh_real}.get(self.goal)
+        centre = {"zero": 0.0, "half": 0.5, "real": real}.get(self.goal)
         if self.goal == "higher":
             losses = [None if value is None else -value for value in values]
         elif self.goal == "lower":

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxtraffic.report.goals import Group, Metric
+from jaxtraffic.report.goals import TARGETS, Group, Metric
 from jaxtraffic.report.metrics import GROUPS, METRICS
 
 THIS_RUN = ""
@@ -160,7 +160,8 @@ def _row(judgements: Mapping[str, Any], columns: Sequence[Column], metric: Metri
     if all(value is None for value in values):
         return None
     generated = [None if column.real else value for value, column in zip(values, columns)]
-    best = metric.best(generated, number_of(judgements, metric.key, "fresh_real"))
+    real = [number_of(judgements, metric.key, name) for name in TARGETS]
+    best = metric.best(generated, next((value for value in real if value is not None), None))
     errors = [number_of(judgements, metric.stderr, column.key) for column in columns]
     cells = tuple(
         Cell(

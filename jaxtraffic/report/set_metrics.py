@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxtraffic.report.goals import Metric, matched, once
 
-_FRESH = "fresh real"
+_REAL = "real"
 
 
 _SHOWN_AT_EQUAL_NUMBERS = "coverage.beta_recall"
@@ -92,7 +92,7 @@ _COVERAGE = (
     Metric(
         "coverage.alpha_precision",
         "Alpha-precision",
-        _FRESH,
+        _REAL,
         "Share of generated flows inside the sphere that holds a share alpha of real ones, for 30 alphas; 1 "
         "where the curve is the diagonal (Alaa et al. 2022).",
         "Sees the distance from the centre of all flows only: published, Wrap and Gaussian noise score 95 to "
@@ -102,32 +102,32 @@ _COVERAGE = (
     Metric(
         "coverage.beta_recall",
         "Beta-recall",
-        _FRESH,
+        _REAL,
         "Share of real flows whose nearest generated flow is no further than their nearest other real flow, "
         "for 30 spheres.",
         "A perfect generator scores about 0.5 where no sequence repeats, and more where they do; a copy of the "
         "training set scores higher (0.82). Published, Gaussian noise has the highest of all (68 %, real "
-        "52 %), because it stays next to training rows. So: near fresh real, not high.",
+        "52 %), because it stays next to training rows. So: near real flows, not high.",
         headline=True,
     ),
     Metric(
         "coverage.alpha_precision_minmax",
         "Alpha-precision, positions scaled alike",
-        _FRESH,
+        _REAL,
         "The same with every position scaled to 0 to 1, as the peers compute it.",
         "As alpha-precision; a single wild real packet shrinks its position.",
     ),
     Metric(
         "coverage.beta_recall_minmax",
         "Beta-recall, positions scaled alike",
-        _FRESH,
+        _REAL,
         "The same with every position scaled to 0 to 1, as the peers compute it.",
         "As beta-recall; a single wild real packet shrinks its position.",
     ),
     Metric(
         "coverage.authenticity",
         "Authenticity",
-        _FRESH,
+        _REAL,
         "Share of generated flows that lie further from their nearest real flow than that one from its own "
         "nearest: low where flows are copied.",
         "Noise is authentic. Where real flows repeat, the flows that repeat count as copied.",
@@ -135,42 +135,42 @@ _COVERAGE = (
     Metric(
         "coverage.precision",
         "Precision, 5 neighbours",
-        _FRESH,
+        _REAL,
         "Share of generated flows within the 5-neighbour sphere of some real flow (PRDC, Naeem et al. 2020).",
         "One remote real flow has a sphere that forgives everything inside it.",
     ),
     Metric(
         "coverage.recall",
         "Recall, 5 neighbours",
-        _FRESH,
+        _REAL,
         "Share of real flows within the 5-neighbour sphere of some generated flow.",
         "A few remote generated flows have spheres that cover everything.",
     ),
     Metric(
         "coverage.density",
         "Density, 5 neighbours",
-        _FRESH,
+        _REAL,
         "How many real spheres a generated flow lies in, over 5; about 1 for real flows that do not repeat.",
         "Has no upper end: a generator that stays with the frequent sequences exceeds 1.",
     ),
     Metric(
         "coverage.coverage",
         "Coverage, 5 neighbours",
-        _FRESH,
+        _REAL,
         "Share of real flows with a generated flow in their 5-neighbour sphere.",
         "A copy of the training set has it whole. Repeated sequences have spheres of radius 0.",
     ),
     Metric(
         "coverage.used_share",
         "Real flows that are nearest to any",
-        _FRESH,
+        _REAL,
         "Share of real flows that are the nearest of some generated flow.",
         "Of equal sequences only the first counts, so sets with repeats stay far below 1.",
     ),
     Metric(
         "coverage.mean_nearest",
         "Distance to the nearest real flow, bytes",
-        _FRESH,
+        _REAL,
         "Mean over generated flows.",
         "0 for a copy of the training set.",
         digits=1,
@@ -178,7 +178,7 @@ _COVERAGE = (
     Metric(
         "coverage.mean_nearest_real",
         "Distance to the nearest generated flow, bytes",
-        _FRESH,
+        _REAL,
         "Mean over real flows.",
         "0 for a copy of the training set; remote flows rule the mean.",
         digits=1,

@@ -119,13 +119,14 @@ def test_means_deviations_and_the_best():
     )
 
 
-def test_beta_recall_is_best_nearest_to_fresh_real_not_where_it_is_highest():
+def test_beta_recall_is_best_nearest_to_the_random_half_not_where_it_is_highest():
     key = "coverage.beta_recall"
     lines = results(
-        sets=("ddpm_s4", "gaussian_noise", "fresh_real"),
+        sets=("ddpm_s4", "gaussian_noise", "fresh_real", "random_half"),
         ddpm_s4={key: [[0.5] * 2] * 2},
         gaussian_noise={key: [[0.7] * 2] * 2},
-        fresh_real={key: [[0.52] * 2] * 2},
+        fresh_real={key: [[0.75] * 2] * 2},  # other captures
+        random_half={key: [[0.52] * 2] * 2},
     )
     part = part_of(build(lines, CONFIG["data"]["sets"]), key)
     assert [column.name for column, cell in zip(part.columns, part.rows[0].cells) if cell.best] == ["ddpm_s4"]
