@@ -176,6 +176,7 @@ def test_packets_are_put_in_order_of_time_and_flows_by_protocol(tmp_path):
     assert block.facts["has_handshake"].to_list() == [False, None]
 
 
+@pytest.mark.slow
 def test_blocks_of_a_large_file_are_put_together(tmp_path, monkeypatch, simulated):
     path = utmobilenet.find(simulated)[3]
     whole = read_one(path)

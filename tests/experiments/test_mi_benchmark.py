@@ -158,6 +158,7 @@ def test_seeds_in_smaller_programs_give_the_same(experiment, monkeypatch, line, 
     np.testing.assert_allclose(list(found[0].values()), list(found[1].values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_resume_keeps_what_is_there_and_runs_the_rest(experiment, monkeypatch, line, broken, tmp_path, capsys):
     folder = tmp_path / "run"
     base = ("--tasks", TWO[0], "--seeds", 2, *SIZES, "--out", folder)

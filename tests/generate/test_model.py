@@ -184,6 +184,7 @@ def test_bad_configurations_are_refused():
         from_dict({"diffusion": {"unheard": 1}})
 
 
+@pytest.mark.slow
 def test_training_the_denoiser_has_one_all_reduce_a_step(generator):
     from jaxtraffic.train import init_state, make_chunk, make_optimizer
 

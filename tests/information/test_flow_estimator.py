@@ -78,6 +78,7 @@ def _binormal(n, r, seed=0):
     return x, r * x + np.sqrt(1 - r * r) * e
 
 
+@pytest.mark.slow
 def test_binormal_and_symmetry():
     x, y = _binormal(8000, 0.75)
     one = information.estimate(x, y, method="rf", key=jax.random.key(0), **SMALL)
