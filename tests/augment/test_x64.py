@@ -15,6 +15,8 @@ from jaxtraffic import augment
 from tests.augment import flows
 from tests.augment.test_equals_loops import ARITHMETIC
 
+pytestmark = pytest.mark.slow
+
 COUNT = 168
 EXACT = ("gaussian_noise", "wrap", "interpolation", "dup_rto", "perm_rto")
 """Operations whose results on float64 flows at alpha = 0 can be told to the bit."""

@@ -40,6 +40,7 @@ def read(path, name):
     return document
 
 
+@pytest.mark.slow
 def test_s4_kernel(tmp_path):
     out = tmp_path / "kernel.json"
     options = s4_kernel.Options(lengths=(5,), channels=4, batch=2, state=8, rounds=1, min_seconds=0.0, out=out)
@@ -79,6 +80,7 @@ def sampler_options(out, **more):
     return sampler.Options(preset="tiny", blocks=1, flows=5, block=4, diffusion_steps=3, rounds=1, out=out, **more)
 
 
+@pytest.mark.slow
 def test_sampler(tmp_path):
     out = tmp_path / "sampler.json"
     sampler.main(sampler_options(out))
@@ -93,6 +95,7 @@ def train_options(out, **more):
     return train_step.Options(preset="tiny", blocks=1, batch_size=4, steps=2, rounds=1, out=out, **more)
 
 
+@pytest.mark.slow
 def test_train_step(tmp_path):
     out = tmp_path / "train.json"
     train_step.main(train_options(out))

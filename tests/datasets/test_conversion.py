@@ -269,6 +269,7 @@ def _group(number):
     return alive
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="looks into /proc")
 @pytest.mark.parametrize(
     "kind",

@@ -186,6 +186,7 @@ def test_blocks_of_a_large_file_are_put_together(tmp_path, monkeypatch, simulate
     np.testing.assert_array_equal(parts.packets.size, whole.packets.size)
 
 
+@pytest.mark.slow
 def test_zip_as_downloaded_gives_the_same_flows(simulated, tmp_path):
     paths = utmobilenet.find(simulated)
     archive = tmp_path / "utmobilenet21" / "UTMobileNet2021.zip"

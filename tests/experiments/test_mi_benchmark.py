@@ -136,6 +136,7 @@ def test_two_tasks_and_two_methods_end_to_end(experiment, monkeypatch, line, tmp
     assert "mi_benchmark.py --tasks 1v1-normal-0.75" in page and "10,000 samples of one seed" in page
 
 
+@pytest.mark.slow
 def test_samples_are_a_function_of_task_and_seed(experiment):
     task, options = tasks.TASKS[TWO[1]], experiment.Options(n_train=400, n_test=200)
     first, again, other = (experiment.draw(task, seed, options) for seed in (3, 3, 4))
@@ -148,6 +149,7 @@ def test_samples_are_a_function_of_task_and_seed(experiment):
     assert np.isin(first["train"][0], first["test"][0]).mean() < 0.01
 
 
+@pytest.mark.slow
 def test_seeds_in_smaller_programs_give_the_same(experiment, monkeypatch, line, tmp_path):
     found = []
     for name, chunk in (("all", ()), ("two", ("--seeds-per-program", 2))):
@@ -282,6 +284,7 @@ def test_suites_name_the_tasks(experiment):
     assert [task.name for task in both] == [*names["panel"], "2-pair-3-3-mi-4.5"]
 
 
+@pytest.mark.slow
 def test_consistency_is_checked_once_and_shown(experiment, monkeypatch, line, tmp_path, capsys):
     task = "half_cube-1v1-normal-0.75"
     arguments = ("--tasks", task, "--methods", "line", *SIZES, "--n-consistency", 400, "--out", tmp_path)

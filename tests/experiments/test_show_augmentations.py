@@ -71,6 +71,7 @@ def call(experiment, monkeypatch, arguments):
     return 0
 
 
+@pytest.mark.slow
 def test_gallery_and_page_on_the_stand_in(few, monkeypatch, root, tmp_path, capsys):
     arguments = ["--data-root", root, "--out", tmp_path, "--max-flows", 400, "--seed", 3, "--draws", 2]
     assert call(few, monkeypatch, arguments) == 0

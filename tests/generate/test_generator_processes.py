@@ -26,6 +26,7 @@ def make(process, **options):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "process, options",
     [

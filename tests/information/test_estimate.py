@@ -154,6 +154,7 @@ def test_samples_that_cannot_share_a_program():
         estimate_many([X], [Y], method="cca", keys=[])
 
 
+@pytest.mark.slow
 def test_lists_among_options_do():
     assert np.isfinite(estimate(X, Y, method="mine", key=KEY, steps=2, hidden=[8, 4]).value)
 

@@ -317,6 +317,7 @@ def test_simulated_layouts_are_those_of_the_real_sets(tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_large_simulated_sets_have_several_days_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(cesnet_quic, "DEFAULT_FLOWS", 50)
     monkeypatch.setattr(cesnet_quic, "ROWS_AT_ONCE", 30)
