@@ -14,9 +14,10 @@ import numpy as np
 from data_options import data_line, describe_data, load
 from generative_options import Options, generator_config
 from jax.sharding import Mesh
+from judging import check_judging, described_judging, judge_and_report, timing
 from rich.console import Console
 
-from jaxtraffic import datasets, evaluate, generate, parallel, prng, report, scaling
+from jaxtraffic import datasets, generate, parallel, prng, scaling
 from jaxtraffic.command.run_folder import open_folder
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import rounds
@@ -40,15 +41,7 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
     config = generator_config(options, process)
     if options.out is None and (options.resume or options.coordinator):
         raise ConfigError("--resume and --coordinator need --out, the run folder that is meant")
-    if options.num_samples is not None and options.num_samples < 2:
-        raise ConfigError(f"--num-samples must be at least 2, got {options.num_samples}")
-    if options.multiple < 1 or (options.multiple > 1 and options.num_samples is not None):
-        raise ConfigError("--multiple takes a number of at least 1, and no --num-samples beside it")
-    unknown = sorted(set(options.downstream) - set(evaluate.DOWNSTREAM_MODELS))
-    if unknown:
-        raise ConfigError(
-            f"unknown --downstream {', '.join(unknown)}; known are {', '.join(evaluate.DOWNSTREAM_MODELS)}"
-        )
+    check_judging(options)
     flows, dropped = load(options)
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
     if main:
@@ -62,13 +55,9 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
         "generator": dataclasses.asdict(config),
         "card": dataclasses.asdict(card),
         "data": describe_data(options, flows, dropped, **vars(parts)),
-        "num_samples": options.num_samples,
-        "tune": options.tune,
         "reflow": options.reflow,
         "information": options.information,
-        "downstream": list(options.downstream),
-        "multiple": options.multiple,
-    }
+    } | described_judging(options)
     if main and not open_folder(folder, described, resume=options.resume):
         console.print(f"{folder} is complete: see {folder / 'report.html'}", highlight=False)
         return
@@ -105,26 +94,16 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
                 highlight=False,
                 soft_wrap=True,
             )
-    datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
-    larger = concatenate([synthetic, *more]) if more else None
-    clock = time.perf_counter()
-    console.print("judging: XGBoost and distances on real, generated and reference flows")
-    judged, params = _judge(options, parts, synthetic, larger)
-    judgements = judged.figures | params | _timing(folder, len(labels), sampling_seconds) | measured
-    judgements["timing.judge_seconds"] = time.perf_counter() - clock
-    report.write_report(
+    judge_and_report(
+        options,
+        console,
         folder,
-        real_signed=np.asarray(parts.train.signed_size),
-        real_label=np.asarray(parts.train.label),
-        synthetic_signed=np.asarray(synthetic.signed_size),
-        synthetic_label=labels,
-        class_names=flows.class_names,
-        judgements=judgements,
-        curves=judged.curves,
+        parts,
+        synthetic,
+        larger=concatenate([synthetic, *more]) if more else None,
+        measured=measured | timing(folder, len(labels), sampling_seconds),
         config=_shown(json.loads((folder / "config.json").read_text()), generator),
     )
-    console.print(report.judgement_table(judgements))
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _train(
@@ -210,41 +189,3 @@ _OF_PROCESS = {
     "flow": ("time_law",),
 }
 """Options that the report shows for a process only."""
-
-
-def _judge(
-    options: Options, parts: datasets.Split, synthetic: PacketSeries, larger: PacketSeries | None
-) -> tuple[evaluate.Judgement, dict[str, Any]]:
-    """The judgement, and the parameters of XGBoost that it used under the keys of report.json."""
-    labels = np.asarray(synthetic.label)
-    references = {
-        "bootstrap": evaluate.bootstrap(parts.train, labels, seed=options.seed),
-        "marginals": generate.marginals(parts.train, labels, seed=options.seed),
-    }
-    params = evaluate.tune(parts.train, parts.validation, seed=options.seed) if options.tune else None
-    held_out = concatenate([parts.validation, parts.test])
-    used = evaluate.XGBOOST_PARAMETERS | (params or {})
-    judged = evaluate.judge(
-        parts.train,
-        held_out,
-        parts.test,
-        synthetic,
-        references=references,
-        larger=larger,
-        seed=options.seed,
-        params=params,
-        models=options.downstream,
-    )
-    return judged, {f"judge.xgboost.{name}": value for name, value in used.items()}
-
-
-def _timing(folder: Path, n_samples: int, sampling_seconds: float) -> dict[str, float]:
-    """Training rate: median over chunks, without compilation; sampling rate: the whole run, compilation included."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {
-        "timing.train_flows_per_s": float(np.median([line["flows_per_s"] for line in lines])),
-        "timing.train_seconds": sum(line["seconds"] for line in lines),
-        "timing.train_compile_seconds": lines[-1]["compile_seconds"],
-        "timing.sample_flows_per_s": n_samples / sampling_seconds,
-        "timing.sample_seconds": sampling_seconds,
-    }

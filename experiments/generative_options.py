@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from data_options import DataOptions
+from judging import JudgingOptions
 
 from jaxtraffic import generate
 from jaxtraffic.errors import ConfigError
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(DataOptions):
+class Options(JudgingOptions):
     """Command line of a generative experiment. What is left out comes from the preset."""
 
     preset: str | None = None
@@ -59,14 +59,6 @@ class Options(DataOptions):
     """Decay of the moving average of the parameters that sampling uses; 0 is none."""
     precision: str | None = None
     """Precision of matrix products: float32 or bfloat16."""
-    num_samples: int | None = None
-    """Flows to generate, labels drawn from the training shares; default: one for each training flow."""
-    multiple: int = 1
-    """Generate up to so many times the training flows, and measure how utility and augmentation grow (1 is off)."""
-    downstream: tuple[str, ...] = ()
-    """Downstream models beside XGBoost: random_forest, naive_bayes, mlp, resnet."""
-    tune: bool = False
-    """Search the parameters of XGBoost (30 Optuna trials) instead of the fixed ones."""
     devices: int | None = None
     """Use only the first so many devices."""
     mesh: str | None = None

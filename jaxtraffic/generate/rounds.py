@@ -10,9 +10,11 @@ import jax
 
 from jaxtraffic import parallel, scaling
 from jaxtraffic.errors import DataError
+from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.config import from_dict
 from jaxtraffic.generate.model import Generator
+from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.nn import is_state_space
 from jaxtraffic.train import Checkpoints, init_state, make_optimizer, total_steps
 
@@ -22,13 +24,17 @@ def folder_of(folder: Path, number: int) -> Path:
     return folder if number == 0 else folder / f"reflow-{number}"
 
 
-def load_run(folder: str | Path) -> Generator:
+def load_run(folder: str | Path) -> Generator | TokenGenerator:
     """Loads the generator of a run folder: newest checkpoint (of the last round of reflow), scale and class names.
+
+    A folder of `experiments/token_s4.py` gives its `TokenGenerator`.
 
     Raises:
         DataError: the folder is not a run folder, or holds no finished checkpoint.
     """
     folder = Path(folder)
+    if (folder / token_runs.MODEL_FILE).exists():
+        return token_runs.load(folder)
     try:
         stored = json.loads((folder / "config.json").read_text())
         config = from_dict(stored["generator"])

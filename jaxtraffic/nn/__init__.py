@@ -1,20 +1,24 @@
-"""Networks: S4 mathematics, the S4 layer, the denoiser, adapters. The only room that imports flax."""
+"""Networks: S4 mathematics and layer, denoiser, token network, adapters. The only room that imports flax."""
 
 from jaxtraffic.nn.adapters import AdapterConfig, apply_adapters, count_parameters, init_adapters, merge
 from jaxtraffic.nn.denoiser import DDPMS4, DenoiserConfig, is_state_space, make_denoiser
 from jaxtraffic.nn.functional import functional
 from jaxtraffic.nn.s4 import S4
+from jaxtraffic.nn.token_net import TokenNet, TokenNetConfig, make_token_net
 
 __all__ = [
     "DDPMS4",
     "S4",
     "AdapterConfig",
     "DenoiserConfig",
+    "TokenNet",
+    "TokenNetConfig",
     "apply_adapters",
     "count_parameters",
     "functional",
     "init_adapters",
     "is_state_space",
     "make_denoiser",
+    "make_token_net",
     "merge",
 ]

@@ -1,0 +1,138 @@
+"""Runs of a token generator: selection of epochs and refit, saving and loading."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxtraffic import datasets, parallel, prng
+from jaxtraffic.errors import DataError
+from jaxtraffic.generate import tokens
+from jaxtraffic.generate.card import DataCard
+from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_model import TokenGenerator
+from jaxtraffic.generate.token_vocabulary import Vocabulary
+from jaxtraffic.nn.token_net import TokenNetConfig
+from jaxtraffic.series import PacketSeries, concatenate
+from jaxtraffic.train import TrainConfig
+
+MODEL_FILE = "token_model.json"
+"""What a folder with a saved model holds."""
+
+INNER_FOLDS = 5
+"""Parts that training flows are dealt into where no validation is given; one of them is held out."""
+
+
+def fit(
+    config: TokenConfig,
+    train: PacketSeries,
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    folder: Path,
+    validation: PacketSeries | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    report: Callable[[dict[str, float]], None] = lambda line: None,
+) -> TokenGenerator:
+    """Finds the number of epochs on flows held out, then trains a new network on all flows for that many.
+
+    Both trainings walk the same schedule; the first keeps its metrics and checkpoints in `folder`/selection. Its tokens
+    are fitted without the flows held out.
+
+    Args:
+        config: see `TokenConfig`.
+        train: training flows.
+        key: of the run.
+        mesh: devices.
+        folder: run folder; the trained model is saved there too (`load` opens it).
+        validation: flows for early stopping, which the refit then trains on as well; None holds a fifth of `train` out,
+            whole groups (captures) at a time.
+        epochs: trains so many, without a selection.
+        seed: of the split of `train`.
+        resume: go on from the newest checkpoints.
+        report: called after each chunk with the line of metrics.jsonl, "phase" added.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {"mesh": mesh, "resume": resume}
+
+    def tell(phase: str) -> Callable[[dict[str, float]], None]:
+        return lambda line: report(line | {"phase": phase})
+
+    everything = train if validation is None else concatenate([train, validation])
+    if epochs is None:
+        if validation is None:
+            parts = datasets.split(train, seed=seed, n_folds=INNER_FOLDS)
+            train, validation = concatenate([parts.train, parts.validation]), parts.test
+        probe = TokenGenerator.of(config, train)
+        trained = probe.train(
+            train,
+            key=prng.stream(key, "selection"),
+            folder=folder / "selection",
+            validation=validation,
+            report=tell("selection"),
+            **shared,
+        )
+        epochs = trained.best_epoch
+    generator = TokenGenerator.of(config, everything)
+    generator.train(
+        everything, key=prng.stream(key, "refit"), folder=folder, stop=epochs, report=tell("refit"), **shared
+    )
+    if parallel.is_main():
+        save(generator, folder)
+    return generator
+
+
+def save(generator: TokenGenerator, folder: str | Path) -> None:
+    """Writes token_model.json, tokeniser.npz and parameters.npz into a folder, each at once."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    generator.vocabulary.tokeniser.save(folder / "tokeniser.npz")
+    flat = jax.tree_util.tree_flatten_with_path(generator.params)[0]
+    temporary = folder / "parameters.tmp.npz"
+    np.savez(temporary, **{jax.tree_util.keystr(path): parallel.to_host(leaf) for path, leaf in flat})
+    temporary.replace(folder / "parameters.npz")
+    vocabulary = generator.vocabulary
+    stored = {
+        "config": dataclasses.asdict(generator.config),
+        "card": dataclasses.asdict(generator.card),
+        "shares": {"unseen_share": vocabulary.unseen_share, "iat_share": vocabulary.iat_share},
+    }
+    temporary = folder / "token_model.tmp"
+    temporary.write_text(json.dumps(stored, indent=1))
+    temporary.replace(folder / MODEL_FILE)
+
+
+def load(folder: str | Path) -> TokenGenerator:
+    """Reads a generator that `save` wrote.
+
+    Raises:
+        DataError: the folder holds none, or one of another version.
+    """
+    folder = Path(folder)
+    try:
+        stored = json.loads((folder / MODEL_FILE).read_text())
+        config = dict(stored["config"])
+        config["net"], config["train"] = TokenNetConfig(**config["net"]), TrainConfig(**config["train"])
+        card = stored["card"] | {name: tuple(stored["card"][name]) for name in ("class_names", "class_counts")}
+        vocabulary = Vocabulary(tokens.load(folder / "tokeniser.npz"), **stored["shares"])
+        generator = TokenGenerator(TokenConfig(**config), DataCard(**card), vocabulary)
+        like = jax.eval_shape(generator.init, jax.random.key(0))
+        with np.load(folder / "parameters.npz", allow_pickle=False) as arrays:
+            generator.params = jax.tree_util.tree_map_with_path(
+                lambda path, leaf: jnp.asarray(arrays[jax.tree_util.keystr(path)]).reshape(leaf.shape), like
+            )
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            folder, f"not a token generator ({error})", expected="a folder that token_runs.save wrote"
+        ) from error
+    return generator
