@@ -180,6 +180,8 @@ ALLOWED = {
     ("series.py", "self.size != 0"): "refuses a size in the padding, which the direction tells",
     ("augment/segmentation.py", "payload > 0"): "segments that hold data; the mask is the direction",
     ("generate/card.py", "np.asarray(train.signed_size) == 0"): "whether real flows hold size 0, by the mask",
+    ("generate/token_times.py", "np.arange(iat.shape[1]) > 0"): "positions, all but the first packet's",
+    ("nn/token_net.py", "size < 1"): "options of the network that must be at least 1",
     ("generate/model.py", "signed_size == 0"): "drawn sizes, whose sign is their direction; never flows that were read",
     ("report/augmentation_figures.py", "size == 0"): "marks packets without payload in a figure",
     ("report/augmentation_figures.py", "size != 0"): "marks sizes without direction in a figure",
