@@ -43,6 +43,11 @@ def make_mesh(spec: str | None = None, *, devices: int | None = None) -> Mesh:
     return Mesh(grid, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
+def local_mesh() -> Mesh:
+    """All devices of this process on "data": for work that one of several processes does alone, such as judging."""
+    return Mesh(np.array(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,))
+
+
 def parse_mesh(spec: str) -> dict[str, int]:
     """Parses "data=4,channel=2" into axis sizes; "data" comes first and may be left out (size 1)."""
     sizes: dict[str, int] = {"data": 1}

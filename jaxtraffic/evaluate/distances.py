@@ -80,7 +80,7 @@ def nearest(
         same: the queries are the points; a row is no neighbour of itself, but its duplicates are.
         scale: [d] what columns are divided by, after differences are taken, so that equal differences stay equal;
             squared distances are float64 then.
-        mesh: devices to use; all where None.
+        mesh: devices to use; all of this process where None.
 
     Raises:
         ConfigError: what `rows.pair_of` refuses, k beyond the points, `same` with different rows, a scale that is not
@@ -95,7 +95,7 @@ def nearest(
         scale = np.asarray(scale, np.float64)
         if scale.shape != queries.shape[1:] or not (np.isfinite(scale) & (scale > 0)).all():
             raise ConfigError(f"scale must be {queries.shape[1]} positive numbers")
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = parallel.local_mesh() if mesh is None else mesh
     known = fold(points)
     asked = known if same else fold(queries)
     # The neighbours of a row with more than k copies are copies.
@@ -116,7 +116,7 @@ def within(queries: Rows, points: Rows, squared_radius: np.ndarray, *, mesh: Mes
         queries: flows or rows [n, d].
         points: flows or rows [m, d].
         squared_radius: [m] squared radius of the ball around each point; negative for no ball.
-        mesh: devices to use; all where None.
+        mesh: devices to use; all of this process where None.
 
     Raises:
         ConfigError: what `nearest` refuses in rows, or radii that are not one finite number a point.
@@ -127,7 +127,7 @@ def within(queries: Rows, points: Rows, squared_radius: np.ndarray, *, mesh: Mes
         raise ConfigError(f"squared_radius must be one finite number for each of the {len(points)} points")
     if np.issubdtype(points.dtype, np.integer):
         squared_radius = np.floor(np.clip(squared_radius, -1, 2**62)).astype(np.int64)
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = parallel.local_mesh() if mesh is None else mesh
     asked = fold(queries)
     balls = np.concatenate([_bytes(points), _bytes(squared_radius[:, None])], axis=1)
     _, first, count = np.unique(row_keys(balls), return_index=True, return_counts=True)
@@ -156,7 +156,7 @@ def gaussian_sums(a: Rows, b: Rows, bandwidths: np.ndarray, *, mesh: Mesh | None
         a: flows or rows [n, d].
         b: flows or rows [m, d].
         bandwidths: in the unit of the rows, positive.
-        mesh: devices to use; all where None.
+        mesh: devices to use; all of this process where None.
 
     Raises:
         ConfigError: what `nearest` refuses in rows, or bandwidths that are not positive.
@@ -165,7 +165,7 @@ def gaussian_sums(a: Rows, b: Rows, bandwidths: np.ndarray, *, mesh: Mesh | None
     bandwidths = np.asarray(bandwidths, np.float64)
     if bandwidths.ndim != 1 or not (np.isfinite(bandwidths) & (bandwidths > 0)).all():
         raise ConfigError("bandwidths must be positive numbers [bandwidth]")
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = parallel.local_mesh() if mesh is None else mesh
     left, right = fold(a), fold(b)
     layout = lay_out(left.rows, right.rows, None, mesh, weight=right.count)
     exponents = (-0.5 * (layout.unit / bandwidths) ** 2).astype(np.float32)
