@@ -152,13 +152,12 @@ def _write_information(
     temporary = folder / "information.tmp.npz"
     np.savez_compressed(temporary, label=labels, class_names=np.array(class_names), **found)
     temporary.replace(folder / "information.npz")
-    share = np.array(class_counts, np.float64) / sum(class_counts)
     told = observers.summary(found["mi"], labels, len(class_names))
     classes = zip(class_names, told.class_mean, strict=True)
     return {
         "information.mean": told.mean,
         "information.stderr": told.stderr,
-        "information.ceiling": float(-(share[share > 0] * np.log(share[share > 0])).sum()),
+        "information.ceiling": observers.ceiling(class_counts),
     } | {f"information.class.{name}": float(value) for name, value in classes if np.isfinite(value)}
 
 

@@ -136,8 +136,7 @@ def figures_of(
             values = [one.figures[key] for one in made]
             found[prefixes[name] + key] = values[0] if isinstance(values[0], int) else float(np.mean(values))
     found |= _under("reference.fresh_real", fresh_real(judge, len(before.flows)))
-    share = judge.train.counts() / len(judge.train)
-    found["information.ceiling"] = float(-(share[share > 0] * np.log(share[share > 0])).sum())
+    found["information.ceiling"] = observers.ceiling(judge.train.counts())
     for pair, (old, new) in PAIRS.items():
         count = max(len(sets[old]), len(sets[new]))
         each = [changes(judge, sets[old][r % len(sets[old])], sets[new][r % len(sets[new])]) for r in range(count)]

@@ -32,6 +32,7 @@ from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import token_likelihood, token_runs
 from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.generate.token_model import TokenGenerator
+from jaxtraffic.information import observers
 from jaxtraffic.series import concatenate
 from jaxtraffic.train import ProgressReport
 
@@ -169,12 +170,13 @@ def likelihood(generator: TokenGenerator, parts: datasets.Split) -> dict[str, fl
         ).value
         for name, flows in (("train", parts.train), ("test", parts.test))
     }
-    share = np.array(generator.card.class_counts, np.float64) / sum(generator.card.class_counts)
-    told = token_likelihood.information(generator.log_prob_steps, parts.test, prior=share)
+    told = token_likelihood.information(
+        generator.log_prob_steps, parts.test, prior=np.array(generator.card.class_counts)
+    )
     return found | {
         "information.mean": told.value,
         "information.stderr": told.stderr,
-        "information.ceiling": float(-(share[share > 0] * np.log(share[share > 0])).sum()),
+        "information.ceiling": observers.ceiling(generator.card.class_counts),
     }
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtraffic.classify.trees import TreeClassifier, fit_arrays
-from jaxtraffic.errors import ConfigError
-from jaxtraffic.evaluate.rows import N_PACKETS
+from jaxtraffic.evaluate.rows import rows_of
 from jaxtraffic.series import PacketSeries
 
 
@@ -19,10 +18,7 @@ def features(flows: PacketSeries) -> np.ndarray:
     Raises:
         ConfigError: no flows, or no packet positions.
     """
-    signed = np.asarray(flows.signed_size)[:, :N_PACKETS]
-    if 0 in signed.shape:
-        raise ConfigError(f"{flows.name}: a judge needs at least one flow and one packet, got shape {signed.shape}")
-    return signed.astype(np.float32)
+    return rows_of(flows, flows.name).astype(np.float32)
 
 
 def fit(train: PacketSeries, params: Mapping[str, Any] | None = None, seed: int = 0) -> TreeClassifier:

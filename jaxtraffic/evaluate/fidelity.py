@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.evaluate.classification import features
-from jaxtraffic.evaluate.rows import n_packets, row_keys
+from jaxtraffic.evaluate.rows import packets_inside, row_keys
 from jaxtraffic.series import PacketSeries
 
 
@@ -40,12 +40,11 @@ def fidelity(
         raise ConfigError(f"n_distinct must be between 1 and the {len(rows)} flows of {flows.name}, got {n_distinct}")
     keys = row_keys(rows)
     drawn = keys[np.random.default_rng(seed).permutation(len(keys))[:n_distinct]]
-    packets = n_packets(rows)
-    inside = np.arange(rows.shape[1]) < packets[:, None]
+    inside = packets_inside(rows)
     return {
         "copy_rate": float(np.isin(keys, row_keys(known)).mean()),
         "distinct_share": len(np.unique(drawn)) / n_distinct,
         "n_distinct": int(n_distinct),
         "zero_share": float((rows[inside] == 0).mean()) if inside.any() else 0.0,
-        "mean_packets": float(packets.mean()),
+        "mean_packets": float(inside.sum(axis=1).mean()),
     }

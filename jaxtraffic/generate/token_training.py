@@ -33,7 +33,7 @@ from jaxtraffic.train import (
     make_optimizer,
     steps_per_epoch,
 )
-from jaxtraffic.train.loop import Report, signals
+from jaxtraffic.train.loop import Report, cut_metrics, signals
 from jaxtraffic.train.program import Loss
 
 
@@ -113,7 +113,7 @@ def train_epochs(
         resuming = resume and checkpoints.latest() is not None
         state = checkpoints.restore(jax.eval_shape(start, key), keep) if resuming else start(key)
         step = int(state.step)
-        lines = _cut(folder / "metrics.jsonl", step)
+        lines = cut_metrics(folder / "metrics.jsonl", step)
         validation = [line["validation"] for line in lines if "validation" in line]
         data = parallel.put_replicated(arrays, mesh)
         saved, compiled = step, None
@@ -163,21 +163,3 @@ def _require_finite(line: dict[str, float], folder: Path) -> None:
             f"{folder}: {bad[0]} is {line[bad[0]]} at step {line['step']}; checkpoints/ keeps the last good state; try "
             "a smaller --learning-rate"
         )
-
-
-def _cut(path: Path, step: int) -> list[dict[str, float]]:
-    """Lines of metrics.jsonl up to a step; those of steps that will be taken again (and a torn one) are dropped."""
-    lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if line["step"] <= step:
-            lines.append(line)
-    if parallel.is_main():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(path)
-    return lines

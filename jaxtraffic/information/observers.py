@@ -157,6 +157,12 @@ class Summary(NamedTuple):
     count: np.ndarray
 
 
+def ceiling(class_counts: ArrayLike) -> float:
+    """Entropy of the labels in nats, from flows of each class [class]: no series can tell more of its label."""
+    share = np.asarray(class_counts, np.float64) / np.sum(class_counts)
+    return float(-(share[share > 0] * np.log(share[share > 0])).sum())
+
+
 def summary(mi: ArrayLike, label: ArrayLike, n_classes: int, *, prior: ArrayLike | None = None) -> Summary:
     """Means and standard errors of per-sample values, overall and per class; nothing is clipped or left out.
 

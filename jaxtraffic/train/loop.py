@@ -80,7 +80,7 @@ def train(
         else:
             state = start(key)
         step = int(state.step)
-        _cut_metrics(folder / "metrics.jsonl", step)
+        cut_metrics(folder / "metrics.jsonl", step)
         data = parallel.put_replicated(arrays, mesh) if resident else None
         batches = None if resident else _stream(arrays, config, batch_size, key, step, mesh)
         saved, compiled = step, None
@@ -147,18 +147,21 @@ def _require_finite(losses: np.ndarray, norms: np.ndarray, before: int, folder: 
         )
 
 
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drops the lines of steps that a resumed run will take again (and a torn last line)."""
-    if not parallel.is_main():
-        return
-    lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+def cut_metrics(path: Path, step: int) -> list[dict[str, float]]:
+    """Drops the lines of steps that a resumed run will take again (and a torn last line); what the others hold."""
+    kept, texts = [], []
+    for text in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError, KeyError):
-            if json.loads(line)["step"] <= step:
-                lines.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(lines))
-    temporary.replace(path)
+            line = json.loads(text)
+            if line["step"] <= step:
+                kept.append(line)
+                texts.append(text + "\n")
+    if parallel.is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(texts))
+        temporary.replace(path)
+    return kept
 
 
 @contextlib.contextmanager
