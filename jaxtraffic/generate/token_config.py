@@ -32,10 +32,14 @@ class TokenConfig:
     """Epochs without a better validation before training stops."""
     hidden: float = 0.2
     """Share of the packets that the network reads as unseen in training, which also teaches it what unseen means."""
+    members: int = 1
+    """Networks, trained one by one; each packet is drawn from the mean of their probabilities."""
     atom_share: float = 0.001
     """Least share of the training packets for a signed size to have a token of its own."""
     bin_bytes: int = 16
     """Width of the bins of all other sizes, bytes."""
+    size_features: bool = True
+    """Tell the network which size a token stands for (`token_features`), rather than let it learn every one afresh."""
     iat: bool = False
     """Model inter-arrival times too."""
 
@@ -54,6 +58,7 @@ class TokenConfig:
         ):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} must be in [0, 1), got {value}")
-        if self.patience < 1:
-            raise ConfigError(f"patience must be at least 1, got {self.patience}")
+        for name in ("patience", "members"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         return self

@@ -18,10 +18,12 @@ from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import tokens
 from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_features import size_features
 from jaxtraffic.generate.token_probability import step_log_probs
 from jaxtraffic.generate.token_sampling import draw
 from jaxtraffic.generate.token_training import Trained, train_epochs
 from jaxtraffic.generate.token_vocabulary import Symbols, Tables, Vocabulary
+from jaxtraffic.nn.token_ensemble import ensembled
 from jaxtraffic.nn.token_net import make_token_net
 from jaxtraffic.series import PacketSeries
 
@@ -40,14 +42,16 @@ class TokenGenerator:
         self.config, self.card, self.vocabulary, self.params = config.check(), card, vocabulary, params
         self.tables: Tables = jax.tree.map(jnp.asarray, vocabulary.tables())
         self.no_class = len(card.class_names)
-        self.net = make_token_net(
+        net = make_token_net(
             config.net,
             self.no_class,
             vocabulary.n_symbols,
             vocabulary.n_offsets,
             card.length,
             n_iats=vocabulary.n_iats,
+            features=size_features(vocabulary) if config.size_features else None,
         )
+        self.net = net if config.members == 1 else ensembled(net, config.members)
 
     @classmethod
     def of(cls, config: TokenConfig, train: PacketSeries) -> TokenGenerator:
@@ -58,10 +62,10 @@ class TokenGenerator:
     def init(self, key: jax.Array) -> Any:
         """Parameters whose output biases are the log shares of the symbols in training."""
         params, biases = self.net.init(key), self.vocabulary.biases()
-        params["token_out"]["bias"] = jnp.asarray(biases["token"])
-        params["offset_bias"]["embedding"] = jnp.asarray(biases["offset"])
-        if "iat" in biases:
-            params["iat_out"]["bias"] = jnp.asarray(biases["iat"])
+        leaves = {"token": ("token_out", "bias"), "offset": ("offset_bias", "embedding"), "iat": ("iat_out", "bias")}
+        for name, bias in biases.items():
+            layer, leaf = leaves[name]
+            params[layer][leaf] = jnp.broadcast_to(bias, params[layer][leaf].shape)
         return params
 
     def loss(self, params: Any, batch: dict[str, Any], key: jax.Array) -> jax.Array:
@@ -109,7 +113,12 @@ class TokenGenerator:
 
         With validation flows, training stops once their mean log-probability does not rise any more; what is kept then
         are the last parameters: `fit` uses the number of epochs only.
+
+        Raises:
+            ConfigError: several members; `fit` trains them one by one.
         """
+        if self.config.members > 1:
+            raise ConfigError("the members of an ensemble are trained one by one: token_runs.fit")
         validate = None if validation is None else lambda params: -self.log_prob_with(params, validation, mesh).mean()
         trained = train_epochs(
             self.loss,

@@ -20,6 +20,7 @@ from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.generate.token_vocabulary import Vocabulary
+from jaxtraffic.nn.token_ensemble import stacked
 from jaxtraffic.nn.token_net import TokenNetConfig
 from jaxtraffic.series import PacketSeries, concatenate
 from jaxtraffic.train import TrainConfig
@@ -29,6 +30,11 @@ MODEL_FILE = "token_model.json"
 
 INNER_FOLDS = 5
 """Parts that training flows are dealt into where no validation is given; one of them is held out."""
+
+
+def passes(config: TokenConfig) -> float:
+    """Passes over the training flows that each epoch of `config.train.epochs` costs `fit` at most: selection, refit."""
+    return config.members + 1 - 1 / INNER_FOLDS
 
 
 def fit(
@@ -47,7 +53,7 @@ def fit(
     """Finds the number of epochs on flows held out, then trains a new network on all flows for that many.
 
     Both trainings walk the same schedule; the first keeps its metrics and checkpoints in `folder`/selection. Its tokens
-    are fitted without the flows held out.
+    are fitted without the flows held out. Further members of an ensemble keep theirs in `folder`/member-<number>.
 
     Args:
         config: see `TokenConfig`.
@@ -68,12 +74,13 @@ def fit(
     def tell(phase: str) -> Callable[[dict[str, float]], None]:
         return lambda line: report(line | {"phase": phase})
 
+    single = dataclasses.replace(config, members=1)
     everything = train if validation is None else concatenate([train, validation])
     if epochs is None:
         if validation is None:
             parts = datasets.split(train, seed=seed, n_folds=INNER_FOLDS)
             train, validation = concatenate([parts.train, parts.validation]), parts.test
-        probe = TokenGenerator.of(config, train)
+        probe = TokenGenerator.of(single, train)
         trained = probe.train(
             train,
             key=prng.stream(key, "selection"),
@@ -83,10 +90,15 @@ def fit(
             **shared,
         )
         epochs = trained.best_epoch
-    generator = TokenGenerator.of(config, everything)
-    generator.train(
-        everything, key=prng.stream(key, "refit"), folder=folder, stop=epochs, report=tell("refit"), **shared
-    )
+    member, trained_members = TokenGenerator.of(single, everything), []
+    for number in range(config.members):
+        own_key, own_folder = prng.stream(key, "refit"), folder
+        if number:
+            own_key, own_folder = prng.at_step(own_key, number), folder / f"member-{number}"
+        member.train(everything, key=own_key, folder=own_folder, stop=epochs, report=tell("refit"), **shared)
+        trained_members.append(member.params)
+    generator = TokenGenerator(config, member.card, member.vocabulary)
+    generator.params = trained_members[0] if config.members == 1 else stacked(trained_members)
     if parallel.is_main():
         save(generator, folder)
     return generator

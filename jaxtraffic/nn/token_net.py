@@ -18,12 +18,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn import convolution, ssm
 from jaxtraffic.nn.denoiser import PRECISIONS, Block, DenoiserConfig, modulate
 from jaxtraffic.nn.functional import functional
+from jaxtraffic.nn.tied import tied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +124,14 @@ class TokenNet(NamedTuple):
 
 
 def make_token_net(
-    config: TokenNetConfig, n_classes: int, n_tokens: int, n_offsets: int, length: int, *, n_iats: int = 0
+    config: TokenNetConfig,
+    n_classes: int,
+    n_tokens: int,
+    n_offsets: int,
+    length: int,
+    *,
+    n_iats: int = 0,
+    features: np.ndarray | None = None,
 ) -> TokenNet:
     """Builds the functions of the network.
 
@@ -133,6 +142,7 @@ def make_token_net(
         n_offsets: O.
         length: largest number of packets T.
         n_iats: W; 0 models no IATs.
+        features: [V, F] float32, what is known of the tokens (see `nn.tied`); None: nothing.
 
     Raises:
         ConfigError: sizes below 1, or options that do not fit.
@@ -146,6 +156,8 @@ def make_token_net(
     init, apply = functional(
         lambda rngs: CausalS4(config.check(), n_classes, n_tokens, n_offsets, length, n_iats, rngs)
     )
+    if features is not None:
+        init, apply = tied(init, apply, features)
 
     def method(name: str) -> Callable[..., Any]:
         return lambda params, *args, **options: apply(params, *args, method=name, **options)
