@@ -1,11 +1,16 @@
-"""How fast is the sampler, what does hoisting the kernels out of its scan buy, and how does PyTorch compare?
+"""How fast is the sampler, what does hoisting its kernels buy, and how do the token model and PyTorch compare?
 
     python benchmarks/sampler.py --preset tiny --against torch
     python benchmarks/sampler.py --preset thesis --block 4096 --flows 8192          # on an accelerator
 
 Contenders: `jaxtraffic` (kernels and time embeddings made once, then one compiled scan), `jaxtraffic, kernel in every
-step` (the same scan, with the kernels made again in each step, as the public S4 diffusion codes do) and, against
-torch, a plain PyTorch DDPMS4, eager and with torch.compile.
+step` (the same scan, with the kernels made again in each step, as the public S4 diffusion codes do), `token S4` (the
+autoregressive model at the same width and number of blocks, for the same labels) and, against torch, a plain PyTorch
+DDPMS4, eager and with torch.compile.
+
+Parameters are random. The token model's flows then end at random, but its scan has one step for every packet position
+whatever it draws, so that its time is that of a trained one. Its vocabulary is fitted on random flows most of whose
+packets have one of 110 frequent sizes, as many as on the real sets (`subject.frequent_flows`).
 """
 
 from __future__ import annotations
@@ -24,10 +29,11 @@ import tyro
 from jax.sharding import Mesh
 
 from jaxtraffic import parallel
-from jaxtraffic.generate import sampler
+from jaxtraffic.generate import sampler, token_model
 from jaxtraffic.generate.model import ACCELERATOR_BLOCK, CPU_BLOCK, Generator
+from jaxtraffic.generate.token_model import TokenGenerator
 
-HOISTED, REBUILT = "jaxtraffic", "jaxtraffic, kernel in every step"
+HOISTED, REBUILT, TOKENS = "jaxtraffic", "jaxtraffic, kernel in every step", "token S4"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Options(contest.Options):
     flows: int | None = None
     """Flows to sample in one call; default: 4 blocks a device."""
     block: int | None = None
-    """Flows a device samples at a time; default: the library's."""
+    """Flows a device samples at a time; default: the library's, which differ for both models."""
     diffusion_steps: int | None = None
     """Steps of the chain; default: the preset's."""
     out: Path | None = None
@@ -60,21 +66,32 @@ def main(options: Options) -> dict[str, Any]:
     flows = subject.random_flows()
     generator = subject.make_generator(config, flows)
     generator.params = subject.random_parameters(generator)
-    block = options.block or (CPU_BLOCK if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK)
+    token = subject.make_token_generator(config, subject.frequent_flows(flows))
+    token.params = subject.random_parameters(token)
+    on_cpu = jax.default_backend() == "cpu"
+    block = options.block or (CPU_BLOCK if on_cpu else ACCELERATOR_BLOCK)
+    token_block = options.block or (token_model.CPU_BLOCK if on_cpu else token_model.ACCELERATOR_BLOCK)
     labels = generator.draw_labels(options.flows or 4 * block * options.devices)
     mesh = parallel.make_mesh(devices=options.devices)
     peak = measure.matmul_peak(config.denoiser.precision)
     programs: dict[str, measure.Program] = {}
     with jax.set_mesh(mesh):
-        per_block = step_flops(generator, block)
+        per_block, per_packet = step_flops(generator, block), packet_flops(token, token_block)
         timings, contended = contest.run(
-            lambda: jax_calls(generator, labels, block, mesh, programs),
+            lambda: jax_calls(generator, labels, block, mesh, programs) | token_calls(token, labels, token_block, mesh),
             (lambda: torch_calls(options, generator, labels, block)) if against else None,
             rounds=options.rounds,
         )
     peak = measure.matmul_peak(config.denoiser.precision, peak)
     useful = per_block["flops"] * labels.size / block * config.diffusion.steps
     rows = contest.rows(timings, programs, flows=labels.size, flops=useful, peak=peak["flops_per_s"] * options.devices)
+    for row in rows:
+        if row["name"] == TOKENS:
+            work = per_packet["flops"] * labels.size / token_block * token.card.length
+            rate = work / row["median_s"]
+            share = rate / (peak["flops_per_s"] * options.devices)
+            row |= {"flops_per_call": work, "flops_per_s": rate, "share_of_matmul_peak": share}
+    middle, low, high = measure.paired_ratio(timings[HOISTED], timings[TOKENS])
     document = measure.result(
         "sampler",
         options,
@@ -85,13 +102,25 @@ def main(options: Options) -> dict[str, Any]:
         flows=int(labels.size),
         matmul_peak=peak,
         step=per_block,
+        token={
+            "config": dataclasses.asdict(token.config.net),
+            "block": token_block,
+            "symbols": token.vocabulary.n_symbols,
+            "offsets": token.vocabulary.n_offsets,
+            "packet": per_packet,
+            "times_as_fast": {"median": middle, "lower_quartile": low, "upper_quartile": high},
+        },
         prepare=programs["prepare"].row(),
         ratios=contest.ratios(timings, HOISTED),
         notes=contest.NOTES,
         torch_threads=measure.require_torch().get_num_threads() if against else None,
         **contended,
     )
-    contest.show(f"Sampling {labels.size} flows, preset {options.preset}, block {block}", document)
+    contest.show(
+        f"Sampling {labels.size} flows, preset {options.preset}, {config.diffusion.steps} steps, block {block}, of "
+        f"tokens {token_block}; {TOKENS} is {middle:.1f} ({low:.1f} .. {high:.1f}) times as fast",
+        document,
+    )
     measure.write_json(options.out or measure.default_path("sampler"), document)
     return document
 
@@ -107,6 +136,24 @@ def step_flops(generator: Generator, block: int) -> dict[str, Any]:
     )
     program = measure.compile_program(jax.jit(generator.apply), generator.params, *shapes, operators)
     return {"flops": program.flops, "flops_source": program.flops_source}
+
+
+def packet_flops(token: TokenGenerator, block: int) -> dict[str, Any]:
+    """XLA's count of one packet of a block of flows: all heads and the recurrent step, compiled on their own."""
+
+    def one(params: Any, state: Any, symbol: jax.Array, offset: jax.Array) -> Any:
+        logits = token.net.token_logits_at(params, state), token.net.offset_logits_at(params, state, symbol)
+        return logits, token.net.step(params, state, symbol, offset)[0]
+
+    label = jax.ShapeDtypeStruct((block,), jnp.int32)
+    state = jax.eval_shape(token.net.start, token.params, label)
+    program = measure.compile_program(jax.jit(one), token.params, state, label, label)
+    return {"flops": program.flops, "flops_source": program.flops_source}
+
+
+def token_calls(token: TokenGenerator, labels: np.ndarray, block: int, mesh: Mesh) -> contest.Calls:
+    """The call that samples every label with the token model, flows on the host at its end."""
+    return {TOKENS: lambda: [token.sample(jax.random.key(1), labels, mesh=mesh, block=block).signed_size]}
 
 
 def jax_calls(

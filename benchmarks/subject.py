@@ -1,4 +1,4 @@
-"""What the model benchmarks measure: a generator of a preset over random flows, with random parameters."""
+"""What the model benchmarks measure: generators of a preset's size over random flows, with random parameters."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ import numpy as np
 from jaxtraffic import generate, prng, scaling
 from jaxtraffic.generate.config import GeneratorConfig, preset
 from jaxtraffic.generate.model import DataCard, Generator
+from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_model import TokenGenerator
+from jaxtraffic.nn.token_net import TokenNetConfig
+from jaxtraffic.series import from_signed_size
 
 LENGTH, CLASSES, FLOWS = 30, 10, 20_000
+FREQUENT, FREQUENT_SHARE = 110, 0.85
+"""Frequent signed sizes, and the share of packets that have them: as in iot_sentinel (110, 0.85) and doh_tunnels_iot
+(90, 0.86), so that the vocabulary is as large as there."""
 
 
 def configure(name: str, *, diffusion_steps: int | None = None, **architecture: Any) -> GeneratorConfig:
@@ -50,7 +57,33 @@ def make_generator(config: GeneratorConfig, flows: dict[str, np.ndarray]) -> Gen
     return generate.Generator(config, card, scaling.fit(config.diffusion.scaling, flows["signed_size"]))
 
 
-def random_parameters(generator: Generator, seed: int = 0) -> Any:
+def frequent_flows(flows: dict[str, np.ndarray], *, seed: int = 0) -> dict[str, np.ndarray]:
+    """The same flows with most packets of a few signed sizes, as traffic has them; lengths and labels stay.
+
+    Random sizes alone are all rare: a vocabulary of them would have bins only.
+    """
+    rng = np.random.default_rng((seed, 1))
+    signed = flows["signed_size"]
+    frequent = rng.choice(np.arange(40, 1500), FREQUENT, replace=False) * rng.choice([-1, 1], FREQUENT)
+    drawn = np.where(rng.random(signed.shape) < FREQUENT_SHARE, rng.choice(frequent, signed.shape), signed)
+    return flows | {"signed_size": np.where(signed == 0, 0, drawn).astype(np.int16)}
+
+
+def make_token_generator(config: GeneratorConfig, flows: dict[str, np.ndarray]) -> TokenGenerator:
+    """A token generator with width, blocks and precision of a preset's denoiser, otherwise its own; no parameters."""
+    own = config.denoiser
+    net = TokenNetConfig(width=own.width, blocks=own.blocks, mlp_ratio=own.mlp_ratio, precision=own.precision)
+    train = from_signed_size(
+        flows["signed_size"],
+        flows["label"],
+        class_names=[f"class {i}" for i in range(CLASSES)],
+        name="random",
+        size_layer="ip",
+    )
+    return TokenGenerator.of(TokenConfig(net=net), train)
+
+
+def random_parameters(generator: Generator | TokenGenerator, seed: int = 0) -> Any:
     """Initial parameters moved by a little noise: a fresh network has gates of 0 and would output 0."""
     rng = np.random.default_rng(seed)
     params = jax.jit(generator.init)(prng.stream(jax.random.key(seed), "init"))

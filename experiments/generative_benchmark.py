@@ -2,11 +2,17 @@
 
     python experiments/generative_benchmark.py --datasets iot_sentinel@capture --data-root DIR --preset small
 
-trains DDPMS4 and rectified flow on the S4 backbone on each fold with each seed, draws one flow for each training flow,
-and judges them beside marginals, a bootstrap copy, the thesis' hand-crafted fakes (Translate, Wrap, Gaussian) and fresh
-real flows: utility, augmentation, discriminative score, density and correlation, alpha-precision and beta-recall.
-Tables as in the thesis with its rows in grey: mean and standard deviation over folds and seeds. A data set is
-NAME[:TIER][@COLUMN], such as cesnet_tls:50 or a parquet file of the data root with the column that groups its flows.
+trains the token model, DDPMS4 and rectified flow on the S4 backbone on each fold with each seed, draws one flow for
+each training flow (--draws times), and judges them beside marginals, a bootstrap copy, the thesis' hand-crafted fakes
+(Translate, Wrap, Gaussian) and fresh real flows: utility, augmentation, discriminative score, density and correlation,
+alpha-precision and beta-recall. All at a glance, and tables as in the thesis with its rows in grey: mean and standard
+deviation over folds, seeds and draws. A data set is NAME[:TIER][@COLUMN], such as cesnet_tls:50 or a parquet file of
+the data root with the column that groups its flows.
+
+    python experiments/generative_benchmark.py --train-seconds 300 --draws 3 ...
+
+gives every trained model the same seconds of training on this machine: the pace of each is measured on the flows of the
+unit, and its steps, or the most epochs that the token model's selection and refit may take, are fixed before it starts.
 
 Claim (thesis, averages): DDPMS4 loses 2.09 points of weighted F1 (TabDDPM 5.35, ImagenTime 4.94), discriminative score
 10.82 (24.27, 48.41; Translate 30.13), beta-recall 51.55 (real flows 52.10).
@@ -21,8 +27,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,17 +60,23 @@ class Options(DataOptions):
     datasets: tuple[str, ...] = ("cesnet_quic",)
     """Data sets, NAME[:TIER][@COLUMN] each: tier of classes, column of a parquet set that groups flows."""
     models: tuple[str, ...] = MODELS
-    """What to compare: ddpm_s4, flow_s4, marginals, bootstrap, translation, wrap, gaussian_noise."""
+    """What to compare: token_s4, ddpm_s4, flow_s4, marginals, bootstrap, translation, wrap, gaussian_noise."""
     folds: int = 5
     """How many folds are run, from the first."""
     n_folds: int = 10
     """Parts that the flows are dealt into: one is the test set, one the validation set."""
     seeds: int = 3
     """Seeds of each fold: of training, sampling and judging."""
+    draws: int = 1
+    """Sets drawn from each trained model, and of the others."""
+    train_seconds: tuple[float, ...] = ()
+    """Seconds of training for each trained model, one number or one for each data set; default: as many steps or epochs
+    as the models themselves say."""
     seed: int = 0
     """Seed of --max-flows and of the folds."""
     preset: str | None = None
-    """Named configuration of trained models: thesis, small or tiny; default: tiny on CPU, else thesis."""
+    """Named configuration of ddpm_s4 and flow_s4: thesis, small or tiny; default: tiny on CPU, else thesis. The options
+    up to --precision are theirs too."""
     scaling: str | None = None
     """Scale of packet sizes: quantile or linear."""
     epochs: int | None = None
@@ -76,10 +89,12 @@ class Options(DataOptions):
     """Peak learning rate."""
     precision: str | None = None
     """Precision of matrix products: float32 or bfloat16."""
+    token_epochs: int | None = None
+    """The most epochs of token models."""
     trees: int | None = None
     """Trees of the judging XGBoost; default: 100. Fewer save time with many classes."""
     keep_checkpoints: bool = False
-    """Keep trained models, which generate.load_run opens, beside their flows."""
+    """Keep checkpoints, with which generate.load_run opens ddpm_s4 and flow_s4, beside the flows."""
     devices: int | None = None
     """Use only the first so many devices."""
     out: Path | None = None
@@ -105,11 +120,13 @@ def run(options: Options, console: Console) -> None:
     """Makes and judges all sets, unit by unit, and writes the run folder."""
     models = _names("--models", options.models)
     _check(options, models)
-    configs = generator_configs(_of_generators(options), models)
+    configs = generator_configs(_of_generators(options), models, token_epochs=options.token_epochs)
     mesh = parallel.make_mesh(devices=options.devices)
     sets: dict[str, PacketSeries] = {}
     described: dict[str, Any] = {}
-    for word, own in data_options(options).items():
+    words = data_options(options)
+    seconds = _seconds(options, words)
+    for word, own in words.items():
         flows, dropped = load(own)
         # every fold once, so that one that cannot be is refused now and not after hours
         for fold in range(options.folds):
@@ -128,6 +145,8 @@ def run(options: Options, console: Console) -> None:
         "folds": list(range(options.folds)),
         "n_folds": options.n_folds,
         "seeds": list(range(options.seeds)),
+        "draws": options.draws,
+        "train_seconds": seconds,
         "trees": options.trees,
         "generators": {name: dataclasses.asdict(one) for name, one in configs.items()},
         "data": {
@@ -139,7 +158,7 @@ def run(options: Options, console: Console) -> None:
     if not open_folder(folder, config, resume=options.resume):
         console.print(f"{folder} is complete: {folder / 'report.html'}", highlight=False, soft_wrap=True)
         return
-    maker = Maker(configs, mesh, console, options.keep_checkpoints)
+    maker = Maker(configs, mesh, console, options.keep_checkpoints, options.draws)
     units = [Unit(word, fold, seed) for word in sets for fold in range(options.folds) for seed in range(options.seeds)]
     results: list[dict[str, Any]] = []
     write_atomically(folder / "results.jsonl", b"")
@@ -152,7 +171,7 @@ def run(options: Options, console: Console) -> None:
                     f"unit {number} of {len(units)}: {unit.dataset}, fold {unit.fold}, seed {unit.seed}",
                     highlight=False,
                 )
-                lines = judge_unit(unit, sets[unit.dataset], maker, options, models, place)
+                lines = judge_unit(unit, sets[unit.dataset], maker, options, models, place, seconds.get(unit.dataset))
             with (folder / "results.jsonl").open("a") as file:
                 file.writelines(json.dumps(line, allow_nan=False) + "\n" for line in lines)
             results += lines
@@ -168,34 +187,47 @@ def run(options: Options, console: Console) -> None:
 
 
 def judge_unit(
-    unit: Unit, flows: PacketSeries, maker: Maker, options: Options, models: tuple[str, ...], place: Path
+    unit: Unit,
+    flows: PacketSeries,
+    maker: Maker,
+    options: Options,
+    models: tuple[str, ...],
+    place: Path,
+    seconds: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Makes the sets of a unit, judges them together, and writes curves.json and, last, judgement.json."""
+    """Makes the sets of a unit, judges them together, and writes curves.json and, last, judgement.json.
+
+    The draws of all models go through one judgement, since its real references cost as much as a set each.
+    """
     parts = datasets.split(flows, fold=unit.fold, seed=options.seed, n_folds=options.n_folds)
-    made: dict[str, Made] = {
-        model: maker.make(model, parts.train, place / model, fold=unit.fold, seed=unit.seed) for model in models
-    }
+    made: dict[str, tuple[str, int, Made]] = {}
+    for model in models:
+        draws = maker.make(model, parts.train, place / model, fold=unit.fold, seed=unit.seed, seconds=seconds)
+        made |= {f"{model}#{draw}" if draw else model: (model, draw, one) for draw, one in enumerate(draws)}
     judged = evaluate.judge_sets(
         parts.train,
         concatenate([parts.validation, parts.test]),
         parts.test,
-        {model: one.flows for model, one in made.items()},
+        {name: one.flows for name, (_, _, one) in made.items()},
         seed=unit.seed,
         params=None if options.trees is None else {"n_estimators": options.trees},
         mesh=maker.mesh,
     )
-    lines = [
-        {
-            "dataset": unit.dataset,
-            "fold": unit.fold,
-            "seed": unit.seed,
-            "set": name,
-            "data": pages.plain(judged.data),
-            "cost": dict(made[name].cost) if name in made else {},
-            "figures": pages.plain(figures),
-        }
-        for name, figures in judged.sets.items()
-    ]
+    lines = []
+    for name, figures in judged.sets.items():
+        model, draw, one = made.get(name, (name, 0, None))
+        lines.append(
+            {
+                "dataset": unit.dataset,
+                "fold": unit.fold,
+                "seed": unit.seed,
+                "set": model,
+                "draw": draw,
+                "data": pages.plain(judged.data),
+                "cost": dict(one.cost) if one else {},
+                "figures": pages.plain(figures),
+            }
+        )
     write_atomically(place / "curves.json", json.dumps(pages.plain(judged.curves), allow_nan=False).encode())
     write_atomically(place / "judgement.json", json.dumps(lines, allow_nan=False).encode())
     return lines
@@ -237,6 +269,16 @@ def data_options(options: Options) -> dict[str, DataOptions]:
     return found
 
 
+def _seconds(options: Options, words: Iterable[str]) -> dict[str, float]:
+    """Seconds of training for each data set; empty where models train as long as they say themselves."""
+    words, given = tuple(words), options.train_seconds
+    if not given:
+        return {}
+    if len(given) not in (1, len(words)) or not all(0 < one < math.inf for one in given):
+        raise ConfigError(f"--train-seconds takes one number above 0, or one for each of the {len(words)} data sets")
+    return dict(zip(words, given * len(words) if len(given) == 1 else given, strict=True))
+
+
 def _parsed(word: str) -> tuple[str, str | None, str | None]:
     """Name, tier and column of NAME[:TIER][@COLUMN]."""
     rest, _, group = word.partition("@")
@@ -261,12 +303,15 @@ def _check(options: Options, models: tuple[str, ...]) -> None:
     for name in models:
         if name not in MODELS:
             raise ConfigError(f"unknown model {name!r}; choose from {', '.join(MODELS)}")
-    for name, least in (("folds", 1), ("seeds", 1), ("n_folds", 3), ("trees", 1)):
+    for name, least in (("folds", 1), ("seeds", 1), ("draws", 1), ("n_folds", 3), ("trees", 1), ("token_epochs", 1)):
         value = getattr(options, name)
         if value is not None and value < least:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
     if options.folds > options.n_folds:
         raise ConfigError(f"--folds {options.folds} is more than the --n-folds {options.n_folds} that there are")
+    fixed = [name for name in ("epochs", "steps", "token_epochs") if getattr(options, name) is not None]
+    if options.train_seconds and fixed:
+        raise ConfigError(f"--train-seconds decides on steps and epochs; leave --{fixed[0].replace('_', '-')} out")
     if options.resume and options.out is None:
         raise ConfigError("--resume needs --out, the folder of the run to go on with")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,22 +19,43 @@ from rich.console import Console
 from jaxtraffic import augment, datasets, evaluate, generate, prng, scaling
 from jaxtraffic.command.run_folder import write_config
 from jaxtraffic.errors import DataError
+from jaxtraffic.generate import token_runs
+from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_model import TokenGenerator
+from jaxtraffic.nn import is_state_space
 from jaxtraffic.report.write import write_atomically
 from jaxtraffic.series import PacketSeries
-from jaxtraffic.train import ProgressReport, total_steps
+from jaxtraffic.train import ProgressReport, steps_per_epoch, total_steps
+from jaxtraffic.train.pace import steps_per_second
+
+
+class TokenLike(NamedTuple):
+    """A kind of model that is trained in epochs, as many as flows held out ask for: configuration, class, fit."""
+
+    config: Callable[[], Any]
+    generator: Any
+    fit: Callable[..., Any]
+
+
+TOKENS = {"token_s4": TokenLike(TokenConfig, TokenGenerator, token_runs.fit)}
+"""Models over tokens; a further one is a line here."""
 
 PROCESSES = {"ddpm_s4": "ddpm", "flow_s4": "flow"}
-"""Models that are trained, and their processes."""
+"""Models over scaled sizes, and their processes."""
 
+TRAINED = (*TOKENS, *PROCESSES)
 RESAMPLED = ("marginals", "bootstrap")
 HAND_CRAFTED = ("translation", "wrap", "gaussian_noise")
 """The thesis' Translate, Wrap and Gaussian."""
 
-MODELS = (*PROCESSES, *RESAMPLED, *HAND_CRAFTED)
+MODELS = (*TRAINED, *RESAMPLED, *HAND_CRAFTED)
 
 
 class Made(NamedTuple):
-    """A set of generated flows, and what a trained model took: train_seconds, sample_seconds."""
+    """One draw of flows, and what a trained model took: train_seconds, steps, epochs, and sample_seconds of this draw.
+
+    Seconds are without compilation, and those of training without validation.
+    """
 
     flows: PacketSeries
     cost: Mapping[str, float]
@@ -47,47 +69,94 @@ class Maker:
         configs: configuration of each trained model.
         mesh: devices.
         console: where progress is printed.
-        keep_checkpoints: whether a trained model stays on disk once its flows are there.
+        keep_checkpoints: whether checkpoints stay on disk once the flows are there. A token model is small and stays.
+        draws: sets made of each model.
     """
 
-    configs: Mapping[str, generate.GeneratorConfig]
+    configs: Mapping[str, Any]
     mesh: Mesh
     console: Console
     keep_checkpoints: bool
+    draws: int = 1
 
-    def make(self, model: str, train: PacketSeries, folder: Path, *, fold: int, seed: int) -> Made:
-        """The flows of a model, one for each training flow and with its label; read where the folder has them.
+    def make(
+        self, model: str, train: PacketSeries, folder: Path, *, fold: int, seed: int, seconds: float | None = None
+    ) -> tuple[Made, ...]:
+        """The draws of a model, one flow for each training flow and with its label; read where the folder has them.
 
         Every set comes back from its file, so that one that was made before the run was killed is judged no otherwise.
+
+        Args:
+            model: name.
+            train: training flows.
+            folder: of this model; samples.parquet is draw 0, samples-K.parquet draw K, cost.json what they took.
+            fold: of the unit.
+            seed: of the unit.
+            seconds: of training; None: as many steps or epochs as the configuration says.
         """
-        path, cost = folder / "samples.parquet", folder / "cost.json"
-        if not path.exists():
+        cost, missing = folder / "cost.json", [k for k in range(self.draws) if not (folder / samples_of(k)).exists()]
+        if missing:
             folder.mkdir(parents=True, exist_ok=True)
             key = prng.stream(prng.at_step(jax.random.key(seed), fold), model)
-            labels = np.asarray(train.label)
-            spent: dict[str, float] = {}
-            if model in PROCESSES:
-                flows, spent = self._train_and_sample(model, train, folder, key)
-            elif model == "bootstrap":
-                flows = evaluate.bootstrap(train, labels, seed=seed)
-            elif model == "marginals":
-                flows = generate.marginals(train, labels, seed=seed)
+            spent: dict[str, Any] = _read(cost) if cost.exists() else {}
+            if model in TRAINED:
+                drawn = self._trained(model, train, folder, key, seed, seconds, missing, spent)
             else:
-                flows = hand_crafted(model, train, key)
-            write_atomically(cost, json.dumps(spent).encode())
-            datasets.write_parquet(flows.replace(group=None), path, iat=model not in PROCESSES)
+                drawn = ((k, resampled(model, train, key, seed=seed, draw=k)) for k in missing)
+            # times between packets only where the model has them
+            iat = getattr(self.configs.get(model), "iat", model not in TRAINED)
+            for draw, flows in drawn:
+                write_atomically(cost, json.dumps(spent).encode())
+                datasets.write_parquet(flows.replace(group=None), folder / samples_of(draw), iat=iat)
         if not self.keep_checkpoints:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        try:
-            return Made(datasets.read_parquet(path), json.loads(cost.read_text()))
-        except (OSError, ValueError) as error:
-            raise DataError(cost, f"cannot be read ({error})", remedy=f"delete {folder}") from error
+            for place in list(folder.rglob("checkpoints")):
+                shutil.rmtree(place, ignore_errors=True)
+        spent = _read(cost)
+        sampled = spent.pop("sample_seconds", None)
+        costs = [spent | ({"sample_seconds": sampled[str(draw)]} if sampled else {}) for draw in range(self.draws)]
+        return tuple(Made(datasets.read_parquet(folder / samples_of(draw)), one) for draw, one in enumerate(costs))
 
-    def _train_and_sample(
-        self, model: str, train: PacketSeries, folder: Path, key: jax.Array
-    ) -> tuple[PacketSeries, dict[str, float]]:
+    def _trained(
+        self,
+        model: str,
+        train: PacketSeries,
+        folder: Path,
+        key: jax.Array,
+        seed: int,
+        seconds: float | None,
+        missing: list[int],
+        spent: dict[str, Any],
+    ) -> Iterator[tuple[int, PacketSeries]]:
+        """Trains, then samples the missing draws, noting in `spent` what that took."""
+        fit = self._fit_tokens if model in TOKENS else self._fit_process
+        generator = fit(model, train, folder, key, seed, seconds)
+        logs = [
+            [json.loads(line) for line in path.read_text().splitlines()]
+            # epochs are found in a training of their own, which belongs to the price
+            for path in [folder / "metrics.jsonl", *sorted(folder.glob("*/metrics.jsonl"))]
+        ]
+        spent["train_seconds"] = sum(line["seconds"] for log in logs for line in log)
+        spent |= {"steps": logs[0][-1]["step"], "epochs": logs[0][-1]["epoch"]}
+        labels, key = np.asarray(train.label), prng.stream(key, "sample")
+        # all blocks are of one shape, so that a single flow compiles what all of them use
+        generator.sample(key, labels[:1], mesh=self.mesh)
+        for draw in missing:
+            own = key if draw == 0 else prng.at_step(key, draw)
+            clock = time.perf_counter()
+            with ProgressReport(self.console, f"{model}: sampling, draw {draw}", len(train)) as progress:
+                flows = generator.sample(own, labels, mesh=self.mesh, report=progress.update)
+            spent["sample_seconds"] = spent.get("sample_seconds", {}) | {str(draw): time.perf_counter() - clock}
+            yield draw, flows
+
+    def _fit_process(
+        self, model: str, train: PacketSeries, folder: Path, key: jax.Array, seed: int, seconds: float | None
+    ) -> generate.Generator:
         config, card = self.configs[model], generate.DataCard.of(train)
-        generator = generate.Generator(config, card, scaling.fit(config.diffusion.scaling, train.signed_size))
+        scale = scaling.fit(config.diffusion.scaling, train.signed_size)
+        if seconds is not None:
+            arrays = {"signed_size": np.asarray(train.signed_size), "label": np.asarray(train.label)}
+            config = self._planned(model, config, generate.Generator(config, card, scale), arrays, folder, seconds)
+        generator = generate.Generator(config, card, scale)
         # with these two and the checkpoints the folder opens with generate.load_run
         write_config(folder, {"generator": dataclasses.asdict(config), "card": dataclasses.asdict(card)})
         scaling.save(generator.scale, folder / "scaling.npz")
@@ -100,14 +169,87 @@ class Maker:
                 resume=True,
                 report=lambda line: progress.update(line["step"], loss=line["loss"]),
             )
-        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        clock = time.perf_counter()
-        with ProgressReport(self.console, f"{model}: sampling", len(train)) as progress:
-            flows = generator.sample(
-                prng.stream(key, "sample"), np.asarray(train.label), mesh=self.mesh, report=progress.update
+        return generator
+
+    def _fit_tokens(
+        self, model: str, train: PacketSeries, folder: Path, key: jax.Array, seed: int, seconds: float | None
+    ) -> Any:
+        config, kind = self.configs[model], TOKENS[model]
+        if seconds is not None:
+            generator = kind.generator.of(config, train)
+            config = self._planned(model, config, generator, generator.training_arrays(train), folder, seconds)
+        most = config.train.epochs
+        with ProgressReport(self.console, f"{model}: epochs of selection and refit, at most", 2 * most) as progress:
+            return kind.fit(
+                config,
+                train,
+                key=prng.stream(key, "train"),
+                mesh=self.mesh,
+                folder=folder,
+                seed=seed,
+                resume=True,
+                report=lambda line: progress.update(
+                    int(line["epoch"]) + most * (line["phase"] == "refit"), loss=line["loss"]
+                ),
             )
-        seconds = time.perf_counter() - clock
-        return flows, {"train_seconds": sum(line["seconds"] for line in lines), "sample_seconds": seconds}
+
+    def _planned(self, model: str, config: Any, generator: Any, arrays: Any, folder: Path, seconds: float) -> Any:
+        """The configuration with what fits into so many seconds of training; plan.json keeps what was once decided."""
+        path = folder / "plan.json"
+        if not path.exists():
+            pace = steps_per_second(
+                generator.loss, generator.init, arrays, config.train, mesh=self.mesh, is_state_space=is_state_space
+            )
+            n_flows = jax.tree.leaves(arrays)[0].shape[0]
+            fits = within(seconds, pace, n_flows, config, epochs=model in TOKENS)
+            plan = {"train_seconds": seconds, "steps_per_second": pace, "train": fits}
+            write_atomically(path, json.dumps(plan).encode())
+        plan = _read(path)
+        self.console.print(
+            f"{model}: {', '.join(f'{name} {n:,}' for name, n in plan['train'].items())} in {seconds:g} s at "
+            f"{plan['steps_per_second']:.1f} steps/s",
+            highlight=False,
+        )
+        return dataclasses.replace(config, train=dataclasses.replace(config.train, **plan["train"]))
+
+
+def samples_of(draw: int) -> str:
+    """Name of the file of a draw."""
+    return "samples.parquet" if draw == 0 else f"samples-{draw}.parquet"
+
+
+def within(seconds: float, pace: float, n_flows: int, config: Any, *, epochs: bool) -> dict[str, int]:
+    """The changes to a `TrainConfig` that make training last so many seconds at a pace (steps a second).
+
+    With `epochs`, whole ones, of which each costs `token_runs.passes` passes over the flows: the number is the most
+    that selection and refit take together, and early stopping may take fewer.
+    """
+    if not epochs:
+        return {"steps": max(1, math.floor(seconds * pace))}
+    each = steps_per_epoch(n_flows, min(config.train.batch_size, n_flows)) * token_runs.passes(config)
+    return {"epochs": max(1, math.floor(seconds * pace / each))}
+
+
+def resampled(model: str, train: PacketSeries, key: jax.Array, *, seed: int, draw: int = 0) -> PacketSeries:
+    """A draw of a set that needs no training; draw 0 is that of the seed itself.
+
+    Args:
+        model: of `RESAMPLED` or `HAND_CRAFTED`.
+        train: real flows.
+        key: typed key, of hand-crafted fakes.
+        seed: of the others.
+        draw: number of the draw.
+    """
+    if draw:
+        key = prng.at_step(prng.stream(key, "sample"), draw)
+        # not seed + draw, which is the first draw of another seed
+        seed = int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
+    labels = np.asarray(train.label)
+    if model == "bootstrap":
+        return evaluate.bootstrap(train, labels, seed=seed)
+    if model == "marginals":
+        return generate.marginals(train, labels, seed=seed)
+    return hand_crafted(model, train, key)
 
 
 def hand_crafted(name: str, train: PacketSeries, key: jax.Array) -> PacketSeries:
@@ -151,13 +293,31 @@ def hand_crafted(name: str, train: PacketSeries, key: jax.Array) -> PacketSeries
     ).check()
 
 
-def generator_configs(options: Any, models: tuple[str, ...]) -> dict[str, generate.GeneratorConfig]:
+def generator_configs(options: Any, models: tuple[str, ...], *, token_epochs: int | None = None) -> dict[str, Any]:
     """The configuration of each trained model.
 
     Args:
-        options: see `generative_options.Options`.
+        options: of models over scaled sizes, see `generative_options.Options`.
         models: names.
+        token_epochs: the most epochs of token models; None: as they say.
     """
     from generative_options import generator_config
 
-    return {model: generator_config(options, PROCESSES[model]) for model in models if model in PROCESSES}
+    found: dict[str, Any] = {}
+    for model in models:
+        if model in PROCESSES:
+            found[model] = generator_config(options, PROCESSES[model])
+        elif model in TOKENS:
+            config = TOKENS[model].config()
+            if token_epochs is not None:
+                config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=token_epochs))
+            found[model] = config.check()
+    return found
+
+
+def _read(path: Path) -> Any:
+    """A small JSON file of a model's folder."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(path, f"cannot be read ({error})", remedy=f"delete {path.parent}") from error

@@ -15,6 +15,7 @@ import rich.table
 from rich.text import Text
 
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.report import generative_benchmark_glance as glance
 from jaxtraffic.report.figures import Drawing, new_figure
 from jaxtraffic.report.generative_benchmark_tables import (
     F1_ON_REAL,
@@ -43,6 +44,8 @@ _ABOUT = {
     "random_half": "one random half of the training flows against the other.",
     "capture_half": "two halves of the training flows that share no capture: the shift between captures alone.",
     "bootstrap": "training flows drawn again with replacement: what a generator that only memorises scores.",
+    "token_s4": "autoregressive S4 network over tokens of packet sizes, exact to the byte.",
+    "masked_s4": "masked diffusion over the same tokens, with a bidirectional S4 network.",
     "ddpm_s4": "class-conditional diffusion (DDPM) on the S4 backbone, the thesis' own model.",
     "flow_s4": "rectified flow on the same backbone.",
     "marginals": "every packet position drawn by itself from its class: the baseline to beat.",
@@ -59,9 +62,9 @@ def write_generative_benchmark(
 
     Args:
         folder: the run folder, which exists.
-        results: lines of results.jsonl: dataset, fold, seed, set, data, cost, figures (fractions).
-        config: what config.json holds; `data.source` must be "real" or "simulated", and `data.sets` says of each data
-            set of the results what it is.
+        results: lines of results.jsonl: dataset, fold, seed, set, draw, data, cost, figures (fractions).
+        config: what config.json holds; `data.source` must be "real" or "simulated", `data.sets` says of each data set
+            of the results what it is, and `train_seconds`, where given, how long models were trained on it.
 
     Returns:
         The path of report.html.
@@ -79,9 +82,10 @@ def write_generative_benchmark(
         for table in tables
         for drawing in [draw_table(table, results, data["sets"])]
     }
-    write_atomically(folder / "tables.md", markdown(tables, results).encode())
+    glances = glance.build_glances(results, config)
+    write_atomically(folder / "tables.md", markdown(tables, results, glances).encode())
     path = folder / "report.html"
-    page = _render(tables, results, config, pictures)
+    page = _render(tables, results, config, pictures, glances)
     write_atomically(path, page.encode("utf-8", errors="backslashreplace"))
     text = json.dumps(_flat(results, config), indent=2, allow_nan=False) + "\n"
     write_atomically(folder / "report.json", text.encode("ascii"))
@@ -89,8 +93,8 @@ def write_generative_benchmark(
 
 
 def benchmark_tables(results: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> list[rich.table.Table]:
-    """Rich tables: a set in each line, a data set in each column; the thesis dim, the best bold."""
-    shown = []
+    """Rich tables: all at a glance, then a set in each line and a data set in each column; the best bold."""
+    shown = glance.rich_tables(glance.build_glances(results, config))
     for table in build(results, config["data"]["sets"]):
         for part in table.parts:
             grid = rich.table.Table(title=Text(f"{part.heading} (Table {table.layout.number})"), title_justify="left")
@@ -104,9 +108,11 @@ def benchmark_tables(results: Sequence[Mapping[str, Any]], config: Mapping[str, 
     return shown
 
 
-def markdown(tables: Sequence[Table], results: Sequence[Mapping[str, Any]]) -> str:
+def markdown(
+    tables: Sequence[Table], results: Sequence[Mapping[str, Any]], glances: Sequence[glance.Glance] = ()
+) -> str:
     """The tables for a README: the best bold, rows of the thesis in italics."""
-    lines = [f"{_runs(results)} Per cent or percentage points.", ""]
+    lines = [f"{_runs(results)} Per cent or percentage points.", "", *glance.markdown(glances)]
     for table in tables:
         for part in table.parts:
             goal = f" ({part.metric.goal_text})" if part.metric.goal_text else ""
@@ -216,6 +222,7 @@ def _render(
     results: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
     pictures: Mapping[str, Mapping[str, Any]],
+    glances: Sequence[glance.Glance],
 ) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -234,6 +241,8 @@ def _render(
         sets=[_card(word, one, results) for word, one in data["sets"].items()],
         answer=answer(results, config),
         runs=_runs(results),
+        glances=glances,
+        glance_about=glance.ABOUT,
         tables=[
             {
                 "number": table.layout.number,
@@ -314,7 +323,10 @@ def _costs(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _flat(results: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat keys for report.json: DATASET.SET.group.metric, its .sd and .n over runs; fractions, the thesis' too."""
+    """Flat keys for report.json: DATASET.SET.group.metric, its .sd and .n over runs; fractions, the thesis' too.
+
+    What models took is DATASET.SET.cost.train_seconds and so on.
+    """
     data = config["data"]
     flat: dict[str, Any] = {
         "data.source": data["source"],
@@ -322,6 +334,7 @@ def _flat(results: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
         "n": len({(run["dataset"], run["fold"], run["seed"]) for run in results}),
         "folds": len({run["fold"] for run in results}),
         "seeds": len({run["seed"] for run in results}),
+        "draws": len({run["draw"] for run in results}),
         "seed": config.get("seed"),
     }
     for word in data["sets"]:
@@ -334,17 +347,21 @@ def _flat(results: Sequence[Mapping[str, Any]], config: Mapping[str, Any]) -> di
                     flat |= {base: float(values.mean()), f"{base}.n": len(values)}
                     if len(values) > 1:
                         flat[f"{base}.sd"] = float(values.std(ddof=1))
+            costs = [run["cost"] for run in runs if run["set"] == name and run["cost"]]
+            for key in costs[0] if costs else ():
+                flat[f"{word}.{name}.cost.{key}"] = float(np.mean([cost[key] for cost in costs]))
     for key, table in TABLES.items():
         flat |= {f"published.average.{name}.{key}": round(one.value / 100, 6) for name, one in table.average.items()}
     return flat
 
 
 def _runs(results: Sequence[Mapping[str, Any]]) -> str:
-    folds, seeds = (len({run[key] for run in results}) for key in ("fold", "seed"))
-    if folds * seeds == 1:
+    counts = {key: len({run[key] for run in results}) for key in ("fold", "seed", "draw")}
+    if max(counts.values()) == 1:
         return "One run: one fold and one seed."
-    fold, seed = f"{folds} fold{'s' if folds > 1 else ''}", f"{seeds} seed{'s' if seeds > 1 else ''}"
-    return f"Mean and standard deviation over {fold} and {seed}."
+    fold, seed, draw = (f"{count} {key}{'s' if count > 1 else ''}" for key, count in counts.items())
+    said = f"{fold} and {seed}" if counts["draw"] == 1 else f"{fold}, {seed} and {draw}"
+    return f"Mean and standard deviation over {said}."
 
 
 def _points(value: float) -> str:

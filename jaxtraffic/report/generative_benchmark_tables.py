@@ -14,7 +14,23 @@ from jaxtraffic.report.goals import TARGETS, Metric
 from jaxtraffic.report.metrics import METRICS
 from jaxtraffic.report.published_generators import DATASETS, TABLES, PublishedScore, published_row
 
-__all__ = ["COLUMNS", "LAYOUTS", "Cell", "Column", "Part", "Row", "Table", "build", "column_of", "means", "score"]
+__all__ = [
+    "COLUMNS",
+    "LAYOUTS",
+    "Cell",
+    "Column",
+    "Half",
+    "Part",
+    "Row",
+    "Table",
+    "build",
+    "column_of",
+    "columns_of",
+    "marked",
+    "means",
+    "metric_of",
+    "score",
+]
 
 REAL, GENERATED, HAND_CRAFTED = "Real flows", "Generated", "Hand-crafted"
 F1_ON_REAL = "real_f1"
@@ -36,6 +52,8 @@ COLUMNS = (
     Column("random_half", "random half", REAL),
     Column("capture_half", "half by capture", REAL),
     Column("bootstrap", "bootstrap copy", REAL),
+    Column("token_s4", "token S4", GENERATED),
+    Column("masked_s4", "masked S4", GENERATED),
     Column("ddpm_s4", "DDPMS4", GENERATED),
     Column("flow_s4", "rectified flow", GENERATED),
     Column("tabddpm", "TabDDPM", GENERATED, ours=False),
@@ -200,7 +218,7 @@ def build(results: Sequence[Mapping[str, Any]], sets: Mapping[str, Mapping[str, 
     """All tables that the results have values for.
 
     Args:
-        results: lines of results.jsonl: dataset, fold, seed, set, figures.
+        results: lines of results.jsonl: dataset, fold, seed, set, draw, figures.
         sets: what config.json says of each data set: dataset (our name), tier, source.
 
     Raises:
@@ -223,10 +241,11 @@ def means(results: Iterable[Mapping[str, Any]], name: str, key: str) -> np.ndarr
 
 
 def score(results: Sequence[Mapping[str, Any]], dataset: str, column: str, half: Half) -> Cell:
-    """Mean and standard deviation over folds and seeds of what a column shows for a data set."""
+    """Mean and standard deviation over folds, seeds and draws of what a column shows for a data set."""
     runs = [run for run in results if run["dataset"] == dataset]
     if column == F1_ON_REAL:
-        # the same classifier stands behind every generated set of a run: any of them holds its F1
+        # the same classifier stands behind every generated set of a run: any of them holds its F1, each draw the same
+        runs = [run for run in runs if not run["draw"]]
         generated = {name for name, *_ in COLUMNS[4:]}
         name = next((run["set"] for run in runs if run["set"] in generated and half.base in run["figures"]), None)
         values = means(runs, name, half.base) if name and half.base else np.array([])
@@ -242,11 +261,20 @@ def column_of(name: str) -> Column:
     return next((column for column in COLUMNS if column.name == name), Column(name, name, GENERATED))
 
 
-def _part(half: Half, results: Sequence[Mapping[str, Any]], sets: Mapping[str, Mapping[str, Any]]) -> Part | None:
-    metric = next(metric for metric in METRICS if metric.key == half.key)
+def columns_of(results: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """All columns in order, those of unknown sets last."""
     known = {column.name for column in COLUMNS}
     others = [name for name in dict.fromkeys(run["set"] for run in results) if name not in known]
-    columns = [*COLUMNS, *map(column_of, others)]
+    return [*COLUMNS, *map(column_of, others)]
+
+
+def metric_of(half: Half) -> Metric:
+    """What the tables of judgements say of a metric."""
+    return next(metric for metric in METRICS if metric.key == half.key)
+
+
+def _part(half: Half, results: Sequence[Mapping[str, Any]], sets: Mapping[str, Mapping[str, Any]]) -> Part | None:
+    metric, columns = metric_of(half), columns_of(results)
     ours = [column for column in columns if column.ours]
     found = {word: {column.name: score(results, word, column.name, half) for column in ours} for word in sets}
     if not any(_has(cell) for row in found.values() for name, cell in row.items() if name != F1_ON_REAL):
@@ -263,14 +291,14 @@ def _part(half: Half, results: Sequence[Mapping[str, Any]], sets: Mapping[str, M
     rows = []
     for word, cells in found.items():
         rows.append(
-            _marked(Row(_title(sets[word], word), False, tuple(cells.get(c.name, _NONE) for c in shown)), shown, metric)
+            marked(Row(_title(sets[word], word), False, tuple(cells.get(c.name, _NONE) for c in shown)), shown, metric)
         )
         if sets[word].get("source") == "real":
             theirs = published_row(half.key, str(sets[word].get("dataset")), str(sets[word].get("tier")))
             if theirs:
                 rows.append(_published("thesis", theirs, shown, half))
     if len(found) > 1:
-        rows.append(_marked(_average(found.values(), shown), shown, metric))
+        rows.append(marked(_average(found.values(), shown), shown, metric))
     thesis = []
     if published:
         rows.append(_published("thesis, average", published.average, shown, half))
@@ -281,7 +309,7 @@ def _part(half: Half, results: Sequence[Mapping[str, Any]], sets: Mapping[str, M
     return Part(half.heading, half.meaning or metric.meaning, metric, shown, tuple(rows), tuple(thesis))
 
 
-def _marked(row: Row, columns: Sequence[Column], metric: Metric) -> Row:
+def marked(row: Row, columns: Sequence[Column], metric: Metric) -> Row:
     """The row with the best generated set marked; real flows, copies of them among those, cannot win."""
     means = {column.name: cell.mean for cell, column in zip(row.cells, columns) if _has(cell)}
     real = next((means[name] for name in TARGETS if name in means), None)

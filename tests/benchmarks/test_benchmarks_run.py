@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import measure  # noqa: E402
 import s4_kernel  # noqa: E402
 import sampler  # noqa: E402
+import subject  # noqa: E402
 import train_step  # noqa: E402
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -85,7 +86,12 @@ def test_sampler(tmp_path):
     out = tmp_path / "sampler.json"
     sampler.main(sampler_options(out))
     document = read(out, "sampler")
-    check_contest(document, ["jaxtraffic", "jaxtraffic, kernel in every step"])
+    check_contest(document, ["jaxtraffic", "jaxtraffic, kernel in every step", "token S4"])
+    # as much work as the packets of five flows are, and a vocabulary with all frequent sizes
+    token, row = document["token"], document["rows"][2]
+    assert row["flops_per_call"] == pytest.approx(token["packet"]["flops"] * 5 / 4 * 30)
+    assert token["symbols"] > subject.FREQUENT and token["config"]["width"] == document["config"]["denoiser"]["width"]
+    assert token["times_as_fast"]["median"] == pytest.approx(document["rows"][0]["median_s"] / row["median_s"])
     # The program of 3 steps holds a scan, whose body XLA counts once: that is why a step is counted on its own.
     program = document["rows"][0]["xla_flops_bodies_once"]
     assert document["step"]["flops"] <= program < 2 * document["step"]["flops"]
@@ -107,7 +113,7 @@ def test_train_step(tmp_path):
 def test_sampler_against_torch(tmp_path):
     out = tmp_path / "sampler.json"
     sampler.main(sampler_options(out, against="torch", torch_compile=False))
-    names = ["jaxtraffic", "jaxtraffic, kernel in every step", "torch eager"]
+    names = ["jaxtraffic", "jaxtraffic, kernel in every step", "token S4", "torch eager"]
     check_contest(read(out, "sampler"), names)
 
 

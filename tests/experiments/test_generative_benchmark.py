@@ -1,5 +1,6 @@
-"""The benchmark of generators: units, resuming, what is made once, hand-crafted fakes, refusals."""
+"""The benchmark of generators: units, draws, resuming, what is made once, seconds of training, refusals."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 
 import jaxtraffic as jt
-from jaxtraffic import evaluate
-from jaxtraffic.errors import ConfigError
+from jaxtraffic import evaluate, parallel, prng
+from jaxtraffic.errors import ConfigError, DataError
+from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.nn.token_net import TokenNetConfig
 from jaxtraffic.series import PacketSeries
+from jaxtraffic.train import TrainConfig
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "generative_benchmark.py"
 sys.path.insert(0, str(SCRIPT.parent))
@@ -21,6 +25,7 @@ made = importlib.import_module("generative_benchmark_sets")
 
 LENGTH = 10
 CHEAP = ("marginals", "bootstrap", "translation")
+CHEAP_MODELS = (*made.RESAMPLED, *made.HAND_CRAFTED)
 
 
 def toy(n=180, seed=0):
@@ -133,6 +138,117 @@ def test_a_killed_run_goes_on_without_making_or_judging_anything_again(monkeypat
     assert json.loads((out / "report.json").read_text()) == report
 
 
+class FakeTokens:
+    """Stands for a token-like model: flows that hold the number that the key was made of, and how it was trained."""
+
+    def __init__(self, folder):
+        self.folder, self.fits, self.sampled = folder, [], []
+
+    def fit(self, config, train, *, key, mesh, folder, seed, resume, report):
+        self.train = train
+        self.fits.append((config.train.epochs, resume))
+        for place, seconds in ((folder / "selection", 2.0), (folder, 3.0)):
+            place.mkdir(exist_ok=True)
+            (place / "checkpoints").mkdir(exist_ok=True)
+            line = {"step": 40, "epoch": 4.0, "loss": 1.0, "seconds": seconds, "phase": "refit"}
+            (place / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+            report(line)
+        return self
+
+    def sample(self, key, labels, *, mesh, report=None):
+        self.sampled.append((jax.random.key_data(key).tolist(), len(labels)))
+        size = np.full_like(self.train.size, 50 + len(self.sampled)) * self.train.mask
+        return self.train.replace(size=size.astype(np.int16), source="simulated")[: len(labels)]
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    made_up = FakeTokens(tmp_path)
+    monkeypatch.setitem(made.TOKENS, "token_s4", made.TOKENS["token_s4"]._replace(fit=made_up.fit))
+    return made_up
+
+
+def test_every_draw_is_a_set_of_its_own_and_a_lost_one_is_drawn_again(monkeypatch, parquet, tmp_path, judged, fake):
+    def hand_crafted(name, train, key):
+        return train.replace(size=np.where(train.mask, jax.random.randint(key, (), 1, 1000), 0).astype(np.int16))
+
+    monkeypatch.setattr(made, "hand_crafted", hand_crafted)
+    out = tmp_path / "run"
+    models = ("token_s4", "marginals", "bootstrap", "translation")
+    arguments = arguments_of(parquet, out, "--folds", 1, "--seeds", 1, "--draws", 3, "--devices", 1, models=models)
+    assert call(monkeypatch, arguments) == 0
+    read = (out / "results.jsonl").read_text()
+    lines = list(map(json.loads, read.splitlines()))
+    expected = [(model, draw) for model in models for draw in range(3)] + [("fresh_real", 0)]
+    assert [(line["set"], line["draw"]) for line in lines] == expected
+    # one judgement for all of them, and no two draws alike
+    assert len(judged) == 1 and len(judged[0][3]) == 12 and "token_s4#2" in judged[0][3]
+    assert len({sizes.tobytes() for sizes in judged[0][3].values()}) == 12
+    key = prng.stream(prng.stream(prng.at_step(jax.random.key(0), 0), "token_s4"), "sample")
+    keys = [key, key, prng.at_step(key, 1), prng.at_step(key, 2)]
+    # one flow compiles, then draw 0 as ever
+    n = judged[0][0]
+    assert fake.sampled == [(jax.random.key_data(k).tolist(), 1 if i == 0 else n) for i, k in enumerate(keys)]
+    cost = [line["cost"] for line in lines if line["set"] == "token_s4"]
+    assert all((one["train_seconds"], one["steps"], one["epochs"]) == (5.0, 40, 4.0) for one in cost)
+    assert len({one["sample_seconds"] for one in cost}) == 3 and lines[-1]["cost"] == {} == lines[4]["cost"]
+    report = json.loads((out / "report.json").read_text())
+    assert report["draws"] == 3 and report["n"] == 1 and report["parquet.token_s4.discriminative.score.n"] == 3
+    assert "1 fold, 1 seed and 3 draws" in (out / "tables.md").read_text()
+    unit = out / "units" / "parquet-fold0-seed0"
+    assert not list(unit.rglob("checkpoints"))
+
+    draw = unit / "marginals" / "samples-2.parquet"
+    before = jt.read_parquet(draw)
+    for path in (draw, unit / "token_s4" / "samples-1.parquet", unit / "judgement.json", out / "report.json"):
+        path.unlink()
+    assert call(monkeypatch, [*arguments, "--resume"]) == 0
+    assert (jt.read_parquet(draw).size == before.size).all()
+    assert fake.sampled[4:] == [fake.sampled[0], fake.sampled[2]] and fake.fits == [(60, True)] * 2
+    assert call(monkeypatch, [*arguments, "--resume", "--draws", 2]) == 2
+
+
+def test_training_time_is_made_into_steps_and_epochs_once(monkeypatch, parquet, tmp_path, judged, fake):
+    paces = [10.0, 7.0]
+
+    def steps_per_second(loss, init, arrays, config, **options):
+        return paces.pop(0)
+
+    monkeypatch.setattr(made, "steps_per_second", steps_per_second)
+    out = tmp_path / "run"
+    more = ("--folds", 1, "--seeds", 1, "--train-seconds", 11)
+    arguments = arguments_of(parquet, out, *more, models=("token_s4",))
+    assert call(monkeypatch, arguments) == 0
+    n_train = judged[0][0]
+    # 110 steps; an epoch is one of 64 flows, and selection and refit take 1.8 times as many together
+    assert n_train // 64 == 1 and fake.fits == [(int(110 / 1.8), True)]
+    unit = out / "units" / "parquet-fold0-seed0"
+    plan = json.loads((unit / "token_s4" / "plan.json").read_text())
+    assert plan == {"train_seconds": 11.0, "steps_per_second": 10.0, "train": {"epochs": 61}}
+    assert "Equal training time: 11 s" in (out / "tables.md").read_text()
+    # killed while it trained: the machine is quicker now, and the plan is still the same
+    for path in (unit / "token_s4" / "samples.parquet", unit / "judgement.json", out / "report.json"):
+        path.unlink()
+    assert call(monkeypatch, [*arguments, "--resume"]) == 0 and fake.fits == [(61, True)] * 2 and paces == [7.0]
+
+
+def test_a_broken_file_of_a_model_is_named(tmp_path, fake):
+    maker = made.Maker({"token_s4": TokenConfig()}, parallel.make_mesh(devices=1), script.Console(quiet=True), False)
+    (tmp_path / "plan.json").write_text("{")
+    with pytest.raises(DataError, match=r"plan\.json"):
+        maker.make("token_s4", toy(100), tmp_path, fold=0, seed=0, seconds=5.0)
+
+
+def test_seconds_of_each_data_set():
+    def seconds(*given):
+        return script._seconds(dataclasses.replace(script.Options(), train_seconds=given), ("a", "b"))
+
+    assert seconds() == {} and seconds(5.0) == {"a": 5.0, "b": 5.0} and seconds(5.0, 7.0) == {"a": 5.0, "b": 7.0}
+    for wrong in ((1.0, 2.0, 3.0), (0.0,), (float("nan"), 1.0), (float("inf"),)):
+        with pytest.raises(ConfigError, match="--train-seconds"):
+            seconds(*wrong)
+
+
 def test_ctrl_c_says_how_to_go_on(monkeypatch, parquet, tmp_path, capsys):
     def judge_sets(*given, **options):
         raise KeyboardInterrupt
@@ -143,25 +259,6 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, parquet, tmp_path, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "--resume --out" in shown and not (out / "report.json").exists()
     assert (out / "units" / "parquet-fold0-seed0" / "bootstrap" / "samples.parquet").exists()
-
-
-@pytest.mark.parametrize("name", ["translation", pytest.param("wrap", marks=pytest.mark.slow), "gaussian_noise"])
-def test_hand_crafted_fakes_are_changed_training_flows(name):
-    train = toy(120)
-    fake = made.hand_crafted(name, train, jax.random.key(0))
-    assert (fake.label == train.label).all() and fake.class_names == train.class_names and fake.source == "simulated"
-    changed = (fake.signed_size != train.signed_size).any(axis=1)
-    assert changed.mean() > 0.8 and fake.size.max() <= train.size.max() and fake.group is None
-    again = made.hand_crafted(name, train, jax.random.key(0))
-    assert (again.signed_size == fake.signed_size).all()
-    if name == "gaussian_noise":
-        assert (fake.direction == train.direction).all() and (fake.iat == train.iat).all()
-        # sizes above 1460 bytes are not cut: the noise is about them as about others
-        large = train.size > 1460
-        assert large.any() and np.abs(fake.size[large].astype(int) - train.size[large]).mean() < 400
-        assert (fake.size[large] != train.size[large]).mean() > 0.3
-    else:
-        assert not (fake.n_packets > LENGTH).any() and np.isfinite(fake.iat).all()
 
 
 def test_data_sets_by_name_tier_and_column():
@@ -190,6 +287,10 @@ def test_data_sets_by_name_tier_and_column():
         (["--folds", "0"], "--folds"),
         (["--folds", "5"], "--n-folds 4"),
         (["--seeds", "0"], "--seeds"),
+        (["--draws", "0"], "--draws"),
+        (["--token-epochs", "0"], "--token-epochs"),
+        (["--train-seconds", "5", "--steps", "9"], "--steps"),
+        (["--train-seconds", "5", "6"], "--train-seconds"),
         (["--trees", "0"], "--trees"),
         (["--n-folds", "2", "--folds", "1"], "--n-folds"),
         (["--preset", "huge", "--models", "ddpm_s4"], "huge"),
@@ -231,15 +332,56 @@ def test_trained_models_are_kept_judged_and_not_trained_again(monkeypatch, parqu
     assert not (out / "units" / "parquet-fold0-seed0" / "ddpm_s4" / "checkpoints").exists()
 
 
+@pytest.fixture
+def quick_compiles():
+    """What is made of the programs' results is tested, so XLA need not optimise."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.mark.slow
+def test_a_token_model_is_paced_trained_and_drawn_from_twice(monkeypatch, parquet, tmp_path, judged, quick_compiles):
+    def config():
+        net = TokenNetConfig(width=8, blocks=1, embedding=8, head=8, state=4, space="diag-lin", dropout=0.0)
+        return TokenConfig(net=net, train=TrainConfig(batch_size=32, log_steps=2), patience=1)
+
+    monkeypatch.setitem(made.TOKENS, "token_s4", made.TOKENS["token_s4"]._replace(config=config))
+    out = tmp_path / "run"
+    more = ["--folds", 1, "--seeds", 1, "--devices", 1, "--draws", 2, "--train-seconds", 0.5]
+    assert call(monkeypatch, arguments_of(parquet, out, *more, models=("token_s4",))) == 0
+    place = out / "units" / "parquet-fold0-seed0" / "token_s4"
+    plan = json.loads((place / "plan.json").read_text())
+    n_train = judged[0][0]
+    expected = int(0.5 * plan["steps_per_second"] / (n_train // 32 * 1.8))
+    assert plan["train"] == {"epochs": max(1, expected)}
+    costs = [json.loads(line)["cost"] for line in (out / "results.jsonl").read_text().splitlines()][:2]
+    taken = sum(
+        json.loads(line)["seconds"]
+        for log in (place / "metrics.jsonl", place / "selection" / "metrics.jsonl")
+        for line in log.read_text().splitlines()
+    )
+    assert all(one["train_seconds"] == pytest.approx(taken) and one["sample_seconds"] > 0 for one in costs)
+    assert 1 <= costs[0]["epochs"] <= plan["train"]["epochs"]
+    assert costs[0]["steps"] == costs[0]["epochs"] * (n_train // 32)
+    # the folder opens, and the same keys give the same draws
+    model = jt.generate.load_run(place)
+    key = prng.stream(prng.stream(prng.at_step(jax.random.key(0), 0), "token_s4"), "sample")
+    for own, file in ((key, "samples.parquet"), (prng.at_step(key, 1), "samples-1.parquet")):
+        flows = jt.read_parquet(place / file)
+        again = model.sample(own, np.asarray(flows.label), mesh=parallel.make_mesh(devices=1))
+        assert (again.signed_size == flows.signed_size).all()
+
+
 @pytest.mark.slow
 def test_cheap_sets_end_to_end_with_the_real_judge(monkeypatch, parquet, tmp_path):
     out = tmp_path / "run"
-    assert call(monkeypatch, arguments_of(parquet, out, "--folds", 1, "--seeds", 1, models=made.MODELS[2:])) == 0
+    assert call(monkeypatch, arguments_of(parquet, out, "--folds", 1, "--seeds", 1, models=CHEAP_MODELS)) == 0
     report = json.loads((out / "report.json").read_text())
     score = {name: report[f"parquet.{name}.discriminative.score"] for name in ("bootstrap", "wrap", "random_half")}
     assert score["bootstrap"] < score["wrap"] and report["parquet.bootstrap.fidelity.copy_rate"] == 1
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert {*made.MODELS[2:], "fresh_real", "random_half", "capture_half"} == {line["set"] for line in lines}
+    assert {*CHEAP_MODELS, "fresh_real", "random_half", "capture_half"} == {line["set"] for line in lines}
     for key in ("utility.weighted_f1_gap", "density.ks_complement", "coverage.beta_recall", "correlation.similarity"):
         assert all(isinstance(line["figures"][key], float) for line in lines), key
     page = (out / "report.html").read_text()

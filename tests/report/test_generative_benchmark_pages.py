@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.report import generative_benchmark_glance as glance
 from jaxtraffic.report import generative_benchmark_pages as pages
 from jaxtraffic.report.generative_benchmark_tables import LAYOUTS, build
 from jaxtraffic.report.published_generators import DATASETS, MODELS, TABLES, published_row
@@ -37,20 +38,25 @@ CONFIG = {
 }
 
 
-def results(words=("toy",), folds=2, seeds=2, sets=SETS, **given):
-    """Lines of results.jsonl with random figures; `given` maps a set to the figures that matter."""
+def results(words=("toy",), folds=2, seeds=2, draws=1, sets=SETS, **given):
+    """Lines of results.jsonl with random figures; `given` maps a set to the figures that matter, by fold and seed.
+
+    The second draw of a set with figures given has them 0.01 higher; real flows are drawn once.
+    """
     rng = np.random.default_rng(0)
     lines = []
     for word in words:
         for fold in range(folds):
             for seed in range(seeds):
                 for name in sets:
-                    figures = {key: float(rng.random()) for key in KEYS}
-                    figures |= {"utility.weighted_f1_real": 0.9, "utility.macro_f1_real": 0.8, "data.n_synthetic": 80}
-                    figures |= {key: value[fold][seed] for key, value in given.get(name, {}).items()}
-                    cost = {"train_seconds": 8.0, "sample_seconds": 4.0} if name == "ddpm_s4" else {}
-                    line = {"dataset": word, "fold": fold, "seed": seed, "set": name, "cost": cost}
-                    lines.append(line | {"data": {"data.n_train": 80, "data.n_test": 10}, "figures": figures})
+                    for draw in range(1 if name in ("fresh_real", "random_half") else draws):
+                        figures = {key: float(rng.random()) for key in KEYS}
+                        figures |= {"utility.weighted_f1_real": 0.9 - 0.1 * seed, "utility.macro_f1_real": 0.8}
+                        figures |= {"data.n_synthetic": 80}
+                        figures |= {key: value[fold][seed] + 0.01 * draw for key, value in given.get(name, {}).items()}
+                        cost = {"train_seconds": 8.0, "sample_seconds": 4.0 / (1 + draw)} if name == "ddpm_s4" else {}
+                        line = {"dataset": word, "fold": fold, "seed": seed, "set": name, "draw": draw, "cost": cost}
+                        lines.append(line | {"data": {"data.n_train": 80, "data.n_test": 10}, "figures": figures})
     return lines
 
 
@@ -159,6 +165,7 @@ def test_the_page_the_tables_and_the_report(tmp_path):
     assert page.count("<img") == 5 == len(list((tmp_path / "figures").glob("*.png"))) and "Blind spot" in page
     assert "python experiments/generative_benchmark.py" in page and "http" not in page
     values = [run["figures"]["correlation.similarity"] for run in lines if run["set"] == "wrap"]
+    assert report["toy.ddpm_s4.cost.train_seconds"] == 8 and "At a glance" in page and report["draws"] == 1
     base = "toy.wrap.correlation.similarity"
     found = (report[base], report[f"{base}.sd"], report[f"{base}.n"])
     assert found == pytest.approx((np.mean(values), np.std(values, ddof=1), 4))
@@ -167,8 +174,48 @@ def test_the_page_the_tables_and_the_report(tmp_path):
     assert text.startswith("Mean and standard deviation over 2 folds and 2 seeds.")
     assert "| *thesis, average* |" in text and "*10.82 \N{PLUS-MINUS SIGN} 2.43*" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len({row.count("|") for row in rows if "DDPMS4" in row}) <= 3
-    assert len(pages.benchmark_tables(lines, CONFIG)) == 11
+    assert len({row.count("|") for row in rows if "DDPMS4" in row and "fresh real" in row}) <= 3
+    assert len(pages.benchmark_tables(lines, CONFIG)) == 1 + 11
+
+
+def test_all_at_a_glance_over_folds_seeds_and_draws():
+    apart, recall, copies = "discriminative.score", "coverage.beta_recall", "fidelity.copy_rate"
+    lines = results(
+        draws=2,
+        sets=("token_s4", "ddpm_s4", "bootstrap", "fresh_real", "random_half", "own"),
+        token_s4={apart: [[0.02, 0.04], [0.02, 0.04]], recall: [[0.5] * 2] * 2, copies: [[0.7] * 2] * 2},
+        ddpm_s4={apart: [[0.3] * 2] * 2, recall: [[0.8] * 2] * 2, copies: [[0.1] * 2] * 2},
+        own={apart: [[0.4] * 2] * 2, recall: [[0.9] * 2] * 2},
+        random_half={recall: [[0.52] * 2] * 2, copies: [[0.6] * 2] * 2},
+    )
+    (made,) = glance.build_glances(lines, CONFIG | {"train_seconds": {"toy": 150.0}})
+    assert "Equal training time: 150 s" in made.note and made.name == "toy"
+    rows = {line.title: dict(zip([title for title, _ in made.heads], line.cells, strict=True)) for line in made.lines}
+    assert list(rows) == ["fresh real", "random half", "bootstrap copy", "token S4", "DDPMS4", "own"]
+    values = [100 * value for value in [0.02, 0.04, 0.03, 0.05] * 2]
+    expected = f"{np.mean(values):.2f} \N{PLUS-MINUS SIGN} {np.std(values, ddof=1):.2f}"
+    # nearest to 0, and nearest to the random half: never a copy of real flows
+    assert rows["token S4"]["discriminative, train"] == (expected, True)
+    assert [name for name, cells in rows.items() if cells["beta-recall"][1]] == ["token S4"]
+    assert [name for name, cells in rows.items() if cells["copies of training"][1]] == ["token S4"]
+    assert rows["own"]["copies of training"][0] == "\N{EN DASH}" and rows["token S4"]["training, s"][0] == ""
+    # 80 flows in 4 s and in 2 s
+    assert rows["DDPMS4"]["training, s"][0] == "8.0 \N{PLUS-MINUS SIGN} 0.0"
+    assert rows["DDPMS4"]["flows/s"][0] == f"30.0 \N{PLUS-MINUS SIGN} {np.std([20, 40] * 4, ddof=1):.1f}"
+    # no row for a set that was not judged, no column of a figure that nothing has
+    assert "discriminative, held-out" not in rows["own"] and "distinct" not in rows["own"]
+    text = pages.markdown(build(lines, CONFIG["data"]["sets"]), lines, [made])
+    assert text.startswith("Mean and standard deviation over 2 folds, 2 seeds and 2 draws.")
+    assert f"| **{expected}** |" in text
+    assert "not for equal times" in glance.build_glances(lines, CONFIG)[0].note
+
+
+def test_draws_do_not_count_the_f1_on_real_flows_twice():
+    lines = results(draws=3, seeds=2, folds=1, ddpm_s4={"utility.weighted_f1_gap": [[-0.02, -0.02]]})
+    part = part_of(build(lines, CONFIG["data"]["sets"]), "utility.weighted_f1_gap")
+    ours = part.rows[0]
+    assert cell_of(part, ours, "real_f1")[:2] == pytest.approx((85, 100 * np.std([0.9, 0.8], ddof=1)))
+    assert cell_of(part, ours, "ddpm_s4")[:2] == pytest.approx((-1, np.std([-2, -1, 0] * 2, ddof=1)))
 
 
 def test_a_stand_in_says_so_and_few_figures_are_enough(tmp_path):
