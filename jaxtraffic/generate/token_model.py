@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -124,7 +125,7 @@ class TokenGenerator:
             self.loss,
             self.init,
             self.training_arrays(flows),
-            self.config.train,
+            dataclasses.replace(self.config.train, weight_decay=self.config.decay / len(flows)),
             key=key,
             mesh=mesh,
             folder=folder,
