@@ -47,7 +47,8 @@ def run_generative(options: Options, console: Console, *, experiment: str, proce
     if main:
         console.print(data_line(flows, parts), highlight=False)
     card = generate.DataCard.of(parts.train)
-    generator = generate.Generator(config, card, scaling.fit(config.diffusion.scaling, parts.train.signed_size))
+    scale = scaling.fit(config.diffusion.scaling, parts.train.signed_size, parts.train.label, len(card.class_names))
+    generator = generate.Generator(config, card, scale)
     folder = options.out or Path("runs") / f"{experiment}-{flows.name}-{datetime.now():%Y%m%d-%H%M%S}"
     described = {
         "experiment": experiment,

@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,25 +20,16 @@ from jaxtraffic import augment, datasets, evaluate, generate, prng, scaling
 from jaxtraffic.command.run_folder import write_config
 from jaxtraffic.errors import DataError
 from jaxtraffic.generate import token_runs
+from jaxtraffic.generate.masked_config import MaskedConfig
 from jaxtraffic.generate.token_config import TokenConfig
-from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.nn import is_state_space
 from jaxtraffic.report.write import write_atomically
 from jaxtraffic.series import PacketSeries
 from jaxtraffic.train import ProgressReport, steps_per_epoch, total_steps
 from jaxtraffic.train.pace import steps_per_second
 
-
-class TokenLike(NamedTuple):
-    """A kind of model that is trained in epochs, as many as flows held out ask for: configuration, class, fit."""
-
-    config: Callable[[], Any]
-    generator: Any
-    fit: Callable[..., Any]
-
-
-TOKENS = {"token_s4": TokenLike(TokenConfig, TokenGenerator, token_runs.fit)}
-"""Models over tokens; a further one is a line here."""
+TOKENS = {"token_s4": TokenConfig, "masked_s4": MaskedConfig}
+"""Models over tokens, which are trained in epochs, as many as flows held out ask for."""
 
 PROCESSES = {"ddpm_s4": "ddpm", "flow_s4": "flow"}
 """Models over scaled sizes, and their processes."""
@@ -152,7 +143,7 @@ class Maker:
         self, model: str, train: PacketSeries, folder: Path, key: jax.Array, seed: int, seconds: float | None
     ) -> generate.Generator:
         config, card = self.configs[model], generate.DataCard.of(train)
-        scale = scaling.fit(config.diffusion.scaling, train.signed_size)
+        scale = scaling.fit(config.diffusion.scaling, train.signed_size, train.label, len(train.class_names))
         if seconds is not None:
             arrays = {"signed_size": np.asarray(train.signed_size), "label": np.asarray(train.label)}
             config = self._planned(model, config, generate.Generator(config, card, scale), arrays, folder, seconds)
@@ -174,13 +165,13 @@ class Maker:
     def _fit_tokens(
         self, model: str, train: PacketSeries, folder: Path, key: jax.Array, seed: int, seconds: float | None
     ) -> Any:
-        config, kind = self.configs[model], TOKENS[model]
+        config = self.configs[model]
         if seconds is not None:
-            generator = kind.generator.of(config, train)
+            generator = token_runs.untrained(config, train)
             config = self._planned(model, config, generator, generator.training_arrays(train), folder, seconds)
         most = config.train.epochs
         with ProgressReport(self.console, f"{model}: epochs of selection and refit, at most", 2 * most) as progress:
-            return kind.fit(
+            return token_runs.fit(
                 config,
                 train,
                 key=prng.stream(key, "train"),
@@ -308,7 +299,7 @@ def generator_configs(options: Any, models: tuple[str, ...], *, token_epochs: in
         if model in PROCESSES:
             found[model] = generator_config(options, PROCESSES[model])
         elif model in TOKENS:
-            config = TOKENS[model].config()
+            config = TOKENS[model]()
             if token_epochs is not None:
                 config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=token_epochs))
             found[model] = config.check()

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from judging import JudgingOptions
 
-from jaxtraffic import generate
+from jaxtraffic import generate, scaling
 from jaxtraffic.errors import ConfigError
 
 
@@ -38,7 +38,7 @@ class Options(JudgingOptions):
     """Measure the mutual information of series and label inside the sampling scan; trains with --class-dropout 0.1
     where nothing else is said."""
     scaling: str | None = None
-    """Scale of packet sizes: quantile or linear."""
+    """Scale of packet sizes: quantile, class_quantile (one for each class; not with --information) or linear."""
     prediction: str | None = None
     """What the network predicts in ddpm and vp: epsilon or v."""
     clip_x0: bool = True
@@ -100,6 +100,8 @@ def generator_config(options: Options, process: str = "ddpm") -> generate.Genera
         train = dataclasses.replace(train, class_dropout=CLASS_DROPOUT)
     if options.information and not train.class_dropout:
         raise ConfigError("--information needs --class-dropout above 0")
+    if options.information:
+        scaling.check_one_for_all(options.scaling or config.diffusion.scaling)
     sampling = ("solver", "sampling_steps", "eta", "churn", "time_law")
     return dataclasses.replace(
         config,

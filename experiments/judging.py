@@ -69,7 +69,7 @@ def judge_and_report(
     measured: dict[str, Any],
     config: dict[str, Any],
 ) -> None:
-    """Writes samples.parquet, judges, writes the report, prints the table.
+    """Writes samples.parquet (with IATs where the model has any), judges, writes the report, prints the table.
 
     Args:
         options: of the command line.
@@ -81,7 +81,8 @@ def judge_and_report(
         measured: further keys of report.json.
         config: what the page says of the run.
     """
-    datasets.write_parquet(synthetic, folder / "samples.parquet", iat=False)
+    timed = bool((np.asarray(synthetic.iat) > 0).any())
+    datasets.write_parquet(synthetic, folder / "samples.parquet", iat=timed)
     console.print("judging: XGBoost and distances on real, generated and reference flows")
     clock = time.perf_counter()
     labels = np.asarray(synthetic.label)

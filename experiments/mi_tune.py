@@ -116,7 +116,8 @@ def run_mi_tune(options: Options, console: Console) -> None:
         if not config.train.class_dropout:
             train = dataclasses.replace(config.train, class_dropout=options.class_dropout or CLASS_DROPOUT)
             config = dataclasses.replace(config, train=train)
-        base = generate.Generator(config, card, scaling.fit(config.diffusion.scaling, parts.train.signed_size))
+        scale = scaling.fit(config.diffusion.scaling, parts.train.signed_size, parts.train.label, len(card.class_names))
+        base = generate.Generator(config, card, scale)
     else:
         base = generate.load_run(options.run)
         check_same_flows(options.run, stored, base.card, card)
@@ -127,8 +128,7 @@ def run_mi_tune(options: Options, console: Console) -> None:
     adapters = jax.eval_shape(lambda key: init_adapters(key, like, tuning.adapters), key)
     if not base.config.train.class_dropout:
         raise ConfigError(f"{options.run} was trained without --class-dropout, so it cannot measure information")
-    if tuning.rank in ("path_wise", "product"):
-        base.measure(tuning.rank)
+    base.measure(tuning.rank if tuning.rank in ("path_wise", "product") else "squared")
     make_folder(folder)
     described = {
         "experiment": "mi_tune",

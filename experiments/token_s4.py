@@ -1,7 +1,8 @@
 """Trains an autoregressive token model with a causal S4 backbone on packet series, samples it, judges it, and reports.
 
 Packet sizes are tokens (exact frequent sizes, bins of 16 bytes with a within-bin head for the rest, end of flow), so
-that generated sizes are exact to the byte, and the model knows the probability of every flow.
+that generated sizes are exact to the byte, and the model knows the probability of every flow. --model masked trains
+masked diffusion over the same tokens instead, which knows a bound of it and fills in any packets given any others.
 
     python experiments/token_s4.py --dataset cesnet_quic
 
@@ -17,7 +18,7 @@ import json
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,6 +31,8 @@ from jaxtraffic.command import command_line
 from jaxtraffic.command.run_folder import open_folder
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import token_likelihood, token_runs
+from jaxtraffic.generate.masked_config import MaskedConfig
+from jaxtraffic.generate.masked_model import MaskedGenerator
 from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.information import observers
@@ -39,8 +42,10 @@ from jaxtraffic.train import ProgressReport
 
 @dataclasses.dataclass(frozen=True)
 class Options(JudgingOptions):
-    """Command line. What is left out is as `TokenConfig` says."""
+    """Command line. What is left out is as `TokenConfig` says, or `MaskedConfig`."""
 
+    model: Literal["causal", "masked"] = "causal"
+    """Packet after packet, or masked diffusion over the same tokens, which also fills in any packets."""
     epochs: int | None = None
     """Epochs at most; the schedule of the learning rate reaches to them."""
     fixed_epochs: int | None = None
@@ -61,6 +66,9 @@ class Options(JudgingOptions):
     """Dropout in the blocks."""
     atom_share: float | None = None
     """Least share of the training packets for a size to have a token of its own."""
+    iat: bool = False
+    """Model inter-arrival times too (causal); samples.parquet then has them. What judges the flows looks at sizes only.
+    """
     temperature: float = 1.0
     """Of sampling; 1 is the model."""
     devices: int | None = None
@@ -71,14 +79,16 @@ class Options(JudgingOptions):
     """Go on with an interrupted run folder."""
 
 
-def token_config(options: Options) -> TokenConfig:
+def token_config(options: Options) -> TokenConfig | MaskedConfig:
     """The defaults with the options of the command line laid over them."""
 
     def over(part: Any, *names: str) -> Any:
         given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
         return dataclasses.replace(part, **given)
 
-    config = TokenConfig()
+    if options.iat and options.model == "masked":
+        raise ConfigError("--iat is for --model causal; masked diffusion knows no times")
+    config = MaskedConfig() if options.model == "masked" else TokenConfig(iat=options.iat)
     return dataclasses.replace(
         over(config, "patience", "atom_share"),
         net=over(config.net, "width", "blocks", "dropout"),
@@ -98,9 +108,10 @@ def run(options: Options, console: Console) -> None:
     flows, dropped = load(options)
     parts = datasets.split(flows, fold=options.fold, seed=options.seed)
     console.print(data_line(flows, parts), highlight=False)
-    folder = options.out or Path("runs") / f"token_s4-{flows.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    name = "masked_s4" if options.model == "masked" else "token_s4"
+    folder = options.out or Path("runs") / f"{name}-{flows.name}-{datetime.now():%Y%m%d-%H%M%S}"
     described = {
-        "experiment": "token_s4",
+        "experiment": name,
         "seed": options.seed,
         "tokens": dataclasses.asdict(config),
         "fixed_epochs": options.fixed_epochs,
@@ -158,12 +169,16 @@ def run(options: Options, console: Console) -> None:
     )
 
 
-def likelihood(generator: TokenGenerator, parts: datasets.Split) -> dict[str, float]:
+def likelihood(generator: TokenGenerator | MaskedGenerator, parts: datasets.Split) -> dict[str, float]:
     """What the likelihood says without further training: bits a packet, and what series tell of labels (nats).
 
     The information is that of the test flows under the mixture of the classes' likelihoods, in expectation a lower
-    bound, since the model has not seen them.
+    bound, since the model has not seen them. Of the masked model: bits a packet that its bound says, no fewer.
     """
+    if isinstance(generator, MaskedGenerator):
+        bound = generator.elbo(jax.random.key(0), parts.test, parts.test.label)
+        bits = -bound.sum() / np.log(2) / np.asarray(parts.test.n_packets).sum()
+        return {"likelihood.most_bits_per_packet_test": float(bits)}
     found = {
         f"likelihood.bits_per_packet_{name}": token_likelihood.bits_per_packet(
             generator.log_prob_steps, flows, labels=np.asarray(flows.label)
@@ -180,12 +195,13 @@ def likelihood(generator: TokenGenerator, parts: datasets.Split) -> dict[str, fl
     }
 
 
-def shown(config: dict[str, Any], generator: TokenGenerator) -> dict[str, Any]:
+def shown(config: dict[str, Any], generator: TokenGenerator | MaskedGenerator) -> dict[str, Any]:
     """config.json with the cards that the report shows beside it: model, training, device in words."""
     stored, device = config["tokens"], config["device"]
     rest = {name: value for name, value in stored.items() if name not in ("net", "train")}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-    model = {"title": "token S4", "parameters": parameters, "symbols": generator.vocabulary.n_symbols}
+    title = "masked token S4" if isinstance(generator, MaskedGenerator) else "token S4"
+    model = {"title": title, "parameters": parameters, "symbols": generator.vocabulary.n_symbols}
     return config | {
         "model": model | stored["net"] | rest,
         "training": stored["train"],

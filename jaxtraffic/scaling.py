@@ -8,30 +8,24 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
-from jax.scipy.stats import norm
 
 from jaxtraffic.errors import ConfigError, DataError
+from jaxtraffic.quantile_scaling import ClassQuantileScaling, QuantileScaling, fit_class_quantile, fit_quantile
 
-SCALINGS = ("quantile", "linear")
+SCALINGS = ("quantile", "class_quantile", "linear")
 LINEAR_BYTES = 1500.0
 """Divisor of the linear scale, bytes (the published codes)."""
-QUANTILE_LIMIT = 4.2
-"""Range of quantile-scaled values: Phi(-4.2) = 1.3e-5 on each side, shared with the outermost values."""
-NEIGHBOURHOOD = 16
-"""Bytes within which an unseen size counts as a neighbour of a seen one."""
 FEATURE_BYTES, FEATURE_SECONDS = 1460.0, 1e-7
 """PAM'24: the largest size, bytes, and the smallest IAT, seconds."""
 FEATURE_LOW = math.log10(FEATURE_SECONDS)
 """log10 of the smallest IAT."""
 STATISTICS_ROWS = 65536
 """Flows of which class statistics are summed at a time."""
-UNSEEN_SHARE = 0.5
-"""Unseen sizes share this much of the Good-Turing estimate: a pseudo-count of a half from every value seen once."""
 
 
 @jax.tree_util.register_dataclass
@@ -43,15 +37,18 @@ class LinearScaling:
         limit: [] float32, largest |signed size| of the training flows, bytes.
     """
 
+    kind: ClassVar[str] = "linear"
+
     limit: jax.Array
 
-    def apply(self, key: jax.Array, signed_size: jax.Array) -> jax.Array:
+    def apply(self, key: jax.Array, signed_size: jax.Array, label: jax.Array | None = None) -> jax.Array:
         """Signed sizes [..., T] int16 -> [..., T] float32; `key` is not used (nothing is random here)."""
-        del key
+        del key, label
         return signed_size.astype(jnp.float32) / LINEAR_BYTES
 
-    def invert(self, x: jax.Array) -> jax.Array:
+    def invert(self, x: jax.Array, label: jax.Array | None = None) -> jax.Array:
         """Scaled [..., T] float32 -> signed sizes [..., T] int16."""
+        del label
         return jnp.clip(jnp.round(x * LINEAR_BYTES), -self.limit, self.limit).astype(jnp.int16)
 
     @property
@@ -60,64 +57,21 @@ class LinearScaling:
         return self.limit / LINEAR_BYTES
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class QuantileScaling:
-    """Randomised (distributional) quantile transform, one distribution a packet position.
-
-    With F the distribution of the sizes at a position, a value v becomes Phi^-1(U), U uniform on (F(v-), F(v)) and
-    drawn afresh each time, so that the scaled marginal is a standard normal (cut at +-4.2) without atoms; the inverse
-    is the smallest v with F(v) >= Phi(z). Every atom therefore comes back exactly and with its own probability.
-    Sizes that no training flow has at a position share half of the Good-Turing estimate of their probability (values
-    seen once / flows), spread within 16 bytes of the values seen once; every other integer of the range gets an
-    interval of two float32 steps, so that any integer within the range is inverted exactly.
-    Source: TabDDPM's quantile scaling (2023), made exact on point masses by randomisation (reference 4.3).
-
-    Attributes:
-        cdf: [T, V + 1] float32, F at the boundaries of the V integers `low`, `low` + 1, ...
-        z: [T, V + 1] float32, strictly increasing: the same boundaries on the normal scale.
-        low: [] int32, smallest signed size of the table.
-    """
-
-    cdf: jax.Array
-    z: jax.Array
-    low: jax.Array
-
-    def apply(self, key: jax.Array, signed_size: jax.Array) -> jax.Array:
-        """Signed sizes [..., T] int16 -> [..., T] float32; values outside the table take its nearest value."""
-        position = jnp.arange(self.z.shape[0])
-        index = jnp.clip(signed_size.astype(jnp.int32) - self.low, 0, self.z.shape[1] - 2)
-        below, above = self.cdf[position, index], self.cdf[position, index + 1]
-        uniform = below + (above - below) * jax.random.uniform(key, signed_size.shape)
-        # The clip undoes the rounding of float32 at interval ends; it is what makes the inverse exact.
-        floor = jnp.nextafter(self.z[position, index], jnp.float32(jnp.inf))
-        return jnp.clip(norm.ppf(uniform), floor, self.z[position, index + 1])
-
-    def invert(self, x: jax.Array) -> jax.Array:
-        """Scaled [..., T] float32 -> signed sizes [..., T] int16."""
-        columns = jnp.moveaxis(x, -1, 0).reshape(x.shape[-1], -1)
-        index = jax.vmap(jnp.searchsorted)(self.z[:, 1:], columns)
-        value = jnp.minimum(index, self.z.shape[1] - 2).astype(jnp.int32) + self.low
-        return jnp.moveaxis(value.reshape(x.shape[-1], *x.shape[:-1]), 0, -1).astype(jnp.int16)
-
-    @property
-    def bound(self) -> jax.Array:
-        """[] float32: scaled values of real flows lie in [-bound, bound]."""
-        return self.z.max()
+Scaling = LinearScaling | QuantileScaling | ClassQuantileScaling
+"""Scales of signed sizes. All take labels in `apply` and `invert`; only `ClassQuantileScaling` looks at them."""
 
 
-Scaling = LinearScaling | QuantileScaling
-
-
-def fit(kind: str, signed_size: np.ndarray) -> Scaling:
+def fit(kind: str, signed_size: np.ndarray, label: np.ndarray | None = None, classes: int | None = None) -> Scaling:
     """Fits a scale on training flows.
 
     Args:
-        kind: "quantile" or "linear".
+        kind: "quantile", "class_quantile" or "linear".
         signed_size: [flow, T] int16.
+        label: [flow] integers, for class_quantile; others do not look at them.
+        classes: number of classes, for class_quantile.
 
     Raises:
-        ConfigError: unknown kind, or no flows.
+        ConfigError: unknown kind, no flows, or labels that do not fit.
     """
     signed = np.asarray(signed_size)
     if signed.ndim != 2 or not signed.size:
@@ -125,44 +79,21 @@ def fit(kind: str, signed_size: np.ndarray) -> Scaling:
     if kind == "linear":
         return LinearScaling(jnp.float32(np.abs(signed.astype(np.int32)).max(initial=1)))
     if kind == "quantile":
-        return _fit_quantile(signed)
+        return fit_quantile(signed)
+    if kind == "class_quantile":
+        if label is None or classes is None:
+            raise ConfigError("scaling class_quantile is fitted on labels and a number of classes")
+        return fit_class_quantile(signed, np.asarray(label), classes)
     raise ConfigError(f"unknown scaling {kind!r}; choose from {', '.join(SCALINGS)}")
 
 
-def _fit_quantile(signed: np.ndarray) -> QuantileScaling:
-    low, high = int(min(signed.min(), -LINEAR_BYTES)), int(max(signed.max(), LINEAR_BYTES))
-    edge = float(norm.cdf(-QUANTILE_LIMIT))
-    columns = signed.T.astype(np.int64) - low
-    table = np.stack([_mass(np.bincount(column, minlength=high - low + 1), -low) for column in columns])
-    cdf = np.concatenate([np.zeros((len(table), 1)), np.cumsum(table, axis=1)], axis=1)
-    cdf = edge + (1 - 2 * edge) * np.clip(cdf / cdf[:, -1:], 0, 1)
-    z = _increasing(scipy.special.ndtri(cdf))
-    return QuantileScaling(jnp.asarray(cdf, jnp.float32), jnp.asarray(z), jnp.int32(low))
-
-
-def _mass(count: np.ndarray, zero: int) -> np.ndarray:
-    """Probability of every integer at one position: seen values, and unseen neighbours of values seen once."""
-    n = count.sum()
-    once = ((count == 1) & (np.arange(count.size) != zero)).astype(np.float64)
-    triangle = np.bartlett(2 * NEIGHBOURHOOD + 1)
-    spread = np.convolve(once, triangle, mode="same")
-    # Unseen sizes keep the sign of their neighbours, and 0 is padding, never the neighbour of a size.
-    sign = np.sign(np.arange(count.size) - zero)
-    for side in (-1, 1):
-        spread[sign == side] = np.convolve(once * (sign == side), triangle, mode="same")[sign == side]
-    spread[(count > 0) | (sign == 0)] = 0
-    unseen = UNSEEN_SHARE * once.sum() / n if spread.sum() else 0.0
-    return (1 - unseen) * count / n + (unseen * spread / spread.sum() if unseen else 0.0)
-
-
-def _increasing(z: np.ndarray) -> np.ndarray:
-    """float32 boundaries at least two steps apart, as near to z as that allows, within the same range."""
-    out = z.astype(np.float32)
-    step = 2 * np.spacing(np.maximum(np.abs(out), np.float32(1)))
-    rank = np.cumsum(step.astype(np.float64), axis=1)
-    # A running maximum of z - rank, with rank added back, is the least increasing majorant with these gaps.
-    raised = np.maximum.accumulate(out.astype(np.float64) - rank, axis=1) + rank
-    return raised.astype(np.float32)
+def check_one_for_all(kind: str) -> None:
+    """Raises ConfigError for a kind of scale that differs between classes, where information is asked for."""
+    if kind == ClassQuantileScaling.kind:
+        raise ConfigError(
+            "information is not measured with scaling class_quantile: every class has its own scale, so that a network "
+            "without the label knows no p(x); train with --scaling quantile"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,10 +231,9 @@ def _masked(x: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def save(scaling: Scaling, path: Path) -> None:
     """Writes a scale as .npz (plain arrays, no pickle)."""
-    kind = "linear" if isinstance(scaling, LinearScaling) else "quantile"
     fields = {field.name: np.asarray(getattr(scaling, field.name)) for field in dataclasses.fields(scaling)}
     temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez_compressed(temporary, kind=np.array(kind), **fields)
+    np.savez_compressed(temporary, kind=np.array(scaling.kind), **fields)
     temporary.replace(path)
 
 
@@ -315,7 +245,9 @@ def load(path: Path) -> Scaling:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            kind = {"linear": LinearScaling, "quantile": QuantileScaling}[str(stored["kind"])]
+            kind = {kind.kind: kind for kind in (LinearScaling, QuantileScaling, ClassQuantileScaling)}[
+                str(stored["kind"])
+            ]
             return kind(**{field.name: jnp.asarray(stored[field.name]) for field in dataclasses.fields(kind)})
     except (OSError, KeyError, ValueError) as error:
         raise DataError(path, f"not a stored scale ({error})", remedy="train the run again") from error

@@ -25,7 +25,7 @@ ROOMS = [
         "nn",
         "represent",
     ),
-    *("augment", "datasets", "scaling", "parallel", "prng", "series", "errors"),
+    *("augment", "datasets", "scaling", "quantile_scaling", "parallel", "prng", "series", "errors"),
 ]
 NUMPY_ONLY = {"report": {"jax", "flax", "optax", "orbax"}}
 

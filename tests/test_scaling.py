@@ -22,10 +22,11 @@ def flows():
 
 @pytest.mark.parametrize("kind", scaling.SCALINGS)
 def test_training_values_come_back_exactly(flows, kind):
-    scale = scaling.fit(kind, flows)
-    scaled = jax.jit(scale.apply)(jax.random.key(0), flows)
+    label = np.arange(len(flows)) % 3
+    scale = scaling.fit(kind, flows, label, 3)
+    scaled = jax.jit(scale.apply)(jax.random.key(0), flows, label)
     assert scaled.dtype == np.float32 and np.abs(scaled).max() <= scale.bound
-    back = jax.jit(scale.invert)(scaled)
+    back = jax.jit(scale.invert)(scaled, label)
     assert back.dtype == np.int16
     np.testing.assert_array_equal(back, flows)
 
@@ -87,7 +88,7 @@ def test_draws_are_fresh_for_every_key_and_vmap_agrees(flows):
 
 @pytest.mark.parametrize("kind", scaling.SCALINGS)
 def test_scales_are_stored_without_pickle(flows, kind, tmp_path):
-    scale = scaling.fit(kind, flows)
+    scale = scaling.fit(kind, flows, np.arange(len(flows)) % 3, 3)
     scaling.save(scale, tmp_path / "scaling.npz")
     loaded = scaling.load(tmp_path / "scaling.npz")
     assert type(loaded) is type(scale)

@@ -27,6 +27,7 @@ from jaxtraffic.evaluate.privacy import privacy
 from jaxtraffic.evaluate.resample import capture_halves, halves
 from jaxtraffic.evaluate.rows import first_of_each
 from jaxtraffic.evaluate.scaling_curves import scaling
+from jaxtraffic.evaluate.times import has_times
 from jaxtraffic.evaluate.train_on_synthetic import augmentation_of, check_alike, predict, utility_of
 from jaxtraffic.series import PacketSeries
 
@@ -68,7 +69,7 @@ def judge(
     larger: PacketSeries | None = None,
     **options: Any,
 ) -> Judgement:
-    """`judge_sets` of generated flows and of references such as "marginals" and "bootstrap".
+    """`judge_sets` of generated flows and of references such as "marginals" and "bootstrap"; times where it has any.
 
     Args:
         train: the real flows that the generator learnt from.
@@ -82,7 +83,8 @@ def judge(
     Raises:
         ConfigError: what `judge_sets` refuses.
     """
-    judged = judge_sets(train, held_out, test, {GENERATED: synthetic} | dict(references), **options)
+    sets = {GENERATED: synthetic} | dict(references)
+    judged = judge_sets(train, held_out, test, sets, with_times=has_times(synthetic), **options)
     if larger is not None:
         shared = {name: options[name] for name in ("seed", "params") if name in options}
         figures, curves = scaling(train, larger, test, **shared)
@@ -102,6 +104,7 @@ def judge_sets(
     models: Sequence[str] = (),
     unseen: bool = True,
     real_references: bool = True,
+    with_times: bool = False,
     mesh: Mesh | None = None,
 ) -> Judgement:
     """Judges generated sets and, beside them, real flows.
@@ -140,6 +143,7 @@ def judge_sets(
         models: further downstream models (`downstream.MODELS`) beside XGBoost.
         unseen: False where the generators may have seen `held_out`; then privacy and scores against it are left out.
         real_references: False leaves the real references out.
+        with_times: compare inter-arrival times too (`times.*`, see `times`), in sets that have some.
         mesh: devices for distances between all pairs; default: all.
 
     Raises:
@@ -189,7 +193,7 @@ def judge_sets(
             latent = latent_classifier(train, held_out, seed=seed, model="mlp")
             by_model = {model: predict_with(model, train, test, seed=seed) for model in models}
             for name, (own, flows) in compared.items():
-                found = panel(own, flows, n_matched=n_matched, seed=seed, mesh=mesh)
+                found = panel(own, flows, n_matched=n_matched, with_times=with_times, seed=seed, mesh=mesh)
                 figures[name], curves[name] = dict(found.figures), dict(found.curves)
                 # Fewer flows raise it, so that sets are comparable at one number only.
                 alike = (side[_draw(len(side), n_matched, seed)] for side in (own, flows))

@@ -15,6 +15,7 @@ from jaxtraffic.evaluate.mmd import mmd
 from jaxtraffic.evaluate.rows import first_of_each, pair_of
 from jaxtraffic.evaluate.semantics import semantics
 from jaxtraffic.evaluate.support import support
+from jaxtraffic.evaluate.times import has_times, times
 from jaxtraffic.series import PacketSeries
 
 FEWEST_DISTINCT = 10
@@ -38,6 +39,7 @@ def panel(
     flows: PacketSeries,
     *,
     n_matched: int | None = None,
+    with_times: bool = False,
     seed: int = 0,
     mesh: Mesh | None = None,
 ) -> Panel:
@@ -53,6 +55,7 @@ def panel(
         flows: generated flows, or real ones as reference.
         n_matched: flows a side of the matched figures and of the count of distinct sequences; None leaves the former
             out and takes all flows for the latter.
+        with_times: compare inter-arrival times too, where both sides have some.
         seed: of the draws.
         mesh: devices for distances between all pairs; default: all.
 
@@ -70,6 +73,8 @@ def panel(
 
     add("support", support(real, flows))
     add("semantics", semantics(real, flows))
+    if with_times and has_times(real) and has_times(flows):
+        add("times", times(real, flows))
     x, y = pair_of(real, flows)
     add("density", density(x, y))
     add("correlation", correlation(x, y))

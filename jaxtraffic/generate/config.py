@@ -8,6 +8,7 @@ from typing import Any
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import processes
 from jaxtraffic.nn import DenoiserConfig
+from jaxtraffic.scaling import SCALINGS
 from jaxtraffic.train import TrainConfig
 
 
@@ -20,7 +21,8 @@ class DiffusionConfig:
     process: str = "ddpm"
     """Process: ddpm, vp (continuous-time diffusion), edm, or flow (rectified flow)."""
     scaling: str = "quantile"
-    """Scale of signed sizes: quantile (randomised quantile transform) or linear (size / 1500, as published)."""
+    """Scale of signed sizes: quantile (randomised quantile transform), class_quantile (one for each class; no measuring
+    of information), or linear (size / 1500, as published)."""
     steps: int = 100
     """Diffusion steps T of ddpm; default number of sampling steps of vp."""
     schedule: str = "cosine"
@@ -56,7 +58,7 @@ class DiffusionConfig:
     beta_max: float = 20.0
     """Rate of noise of vp at t = 1."""
     sigma_data: float | None = None
-    """Standard deviation of scaled series in edm; None is 1 for the quantile scale and 0.5 for the linear one."""
+    """Standard deviation of scaled series in edm; None is 1 for the quantile scales and 0.5 for the linear one."""
     sigma_min: float = 0.002
     """Lowest noise level of edm's steps."""
     sigma_max: float = 80.0
@@ -95,6 +97,8 @@ class GeneratorConfig:
                 raise ConfigError(f"{name} must be in [0, 1), got {getattr(train, name)}")
         if not 0 <= diffusion.prefixes <= 1:
             raise ConfigError(f"prefixes must be in [0, 1], got {diffusion.prefixes}")
+        if diffusion.scaling not in SCALINGS:
+            raise ConfigError(f"unknown scaling {diffusion.scaling!r}; choose from {', '.join(SCALINGS)}")
         processes.check(diffusion)
         if diffusion.guidance != 1 and not train.class_dropout:
             raise ConfigError("guidance other than 1 needs training with --class-dropout above 0")

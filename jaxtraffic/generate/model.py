@@ -106,7 +106,11 @@ class Generator:
 
         if share := self.config.diffusion.prefixes:
             denoise = on_prefix(denoise, draw_prefixes(key, share, batch["label"].size, self.card.length))
-        x0 = batch["x"] if "x" in batch else self.scale.apply(prng.stream(key, "scale"), batch["signed_size"])
+        if "x" in batch:
+            x0 = batch["x"]
+        else:
+            # By the true label, whatever class dropout hides from the network.
+            x0 = self.scale.apply(prng.stream(key, "scale"), batch["signed_size"], batch["label"])
         return self.process.loss(
             denoise,
             key,
@@ -228,6 +232,8 @@ class Generator:
         if labels.ndim != 1 or not labels.size or labels.min() < 0 or labels.max() >= self.no_class:
             raise ConfigError(f"labels must be a non-empty list of integers from 0 to {self.no_class - 1}")
         guidance = self.config.diffusion.guidance if guidance is None else float(guidance)
+        if any(observer.needs_unconditional for observer in observers):
+            scaling.check_one_for_all(self.scale.kind)
         if self._needs_unconditional(guidance, observers) and not self.config.train.class_dropout:
             raise ConfigError(
                 "guidance other than 1 and measuring information need the prediction without a label: train with "
@@ -288,7 +294,8 @@ class Generator:
             the observer gives ("packet" [flow, T], the share of each packet).
 
         Raises:
-            ConfigError: a form that the process does not have, or a model that was trained without class dropout.
+            ConfigError: a form that the process does not have, or a model that was trained without class dropout, or
+                with scales by class.
         """
         flows, (measured,) = self.sample_observed(
             key,
@@ -306,6 +313,7 @@ class Generator:
         made = {"squared": measures.squared, "product": measures.product, "path_wise": measures.path_wise}
         if form not in made:
             raise ConfigError(f"unknown form {form!r}; choose from {', '.join(made)}")
+        scaling.check_one_for_all(self.scale.kind)
         key = (form, *sorted(options.items()))
         if key not in self._measures:
             self._measures[key] = made[form](self.plan(), **options)
@@ -355,7 +363,7 @@ class Generator:
             per_step=prepared["time"],
             observers=observers,
         )
-        return scale.invert(x), observed
+        return scale.invert(x, label), observed
 
     def _to_series(self, signed: np.ndarray, labels: np.ndarray) -> PacketSeries:
         if not self.card.zeros_inside:

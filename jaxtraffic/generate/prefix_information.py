@@ -252,7 +252,8 @@ def generator_information(
         [r, flow] float64, nats; the mean over flows is the estimate, the mean over a class its KL.
 
     Raises:
-        ConfigError: flows, packets or options that do not fit, or a generator without class dropout.
+        ConfigError: flows, packets or options that do not fit, or a generator without class dropout or with scales by
+            class.
     """
     signed, label = np.asarray(flows.signed_size), np.asarray(flows.label, np.int32)
     length = generator.card.length
@@ -265,6 +266,7 @@ def generator_information(
         raise ConfigError(f"packets must be numbers from 1 to {length}, got {packets.tolist()}")
     if not generator.config.train.class_dropout:
         raise ConfigError("information needs a generator trained with class dropout above 0")
+    scaling.check_one_for_all(generator.scale.kind)
     mesh = parallel.make_mesh() if mesh is None else mesh
     block = (CPU_BLOCK if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK) if block is None else block
     chunk = block * mesh.shape["data"]

@@ -94,7 +94,7 @@ def make_process(config: DiffusionConfig) -> process.Process:
     )
 
 
-DATA_DEVIATION = {"quantile": 1.0, "linear": 0.5}
+DATA_DEVIATION = {"quantile": 1.0, "class_quantile": 1.0, "linear": 0.5}
 """sigma_data by scale: quantile-scaled series have unit variance; sizes / 1500 take EDM's own 0.5, near enough to the
 0.4 to 0.7 of traffic (an error of sigma_data changes the preconditioning only, not what is learnt)."""
 _EDM_OPTIONS = (

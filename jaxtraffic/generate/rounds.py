@@ -14,7 +14,6 @@ from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.config import from_dict
 from jaxtraffic.generate.model import Generator
-from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.nn import is_state_space
 from jaxtraffic.train import Checkpoints, init_state, make_optimizer, total_steps
 
@@ -24,10 +23,10 @@ def folder_of(folder: Path, number: int) -> Path:
     return folder if number == 0 else folder / f"reflow-{number}"
 
 
-def load_run(folder: str | Path) -> Generator | TokenGenerator:
+def load_run(folder: str | Path) -> Generator | token_runs.TokenLike:
     """Loads the generator of a run folder: newest checkpoint (of the last round of reflow), scale and class names.
 
-    A folder of `experiments/token_s4.py` gives its `TokenGenerator`.
+    A folder of `experiments/token_s4.py` gives its `TokenGenerator` or `MaskedGenerator`.
 
     Raises:
         DataError: the folder is not a run folder, or holds no finished checkpoint.

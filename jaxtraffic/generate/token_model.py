@@ -147,7 +147,8 @@ class TokenGenerator:
         """Log-probability of flows, [flow] float64 nats: log p(x | label), or log p(x) without labels.
 
         What is measured is number of packets and signed sizes, and where modelled IATs at the resolution of the tokens
-        (from the second packet on); the direction of packets of size 0 is not.
+        (from the second packet on; those beyond `TimeTokens.longest` count as it); the direction of packets of size 0
+        is not.
 
         Args:
             flows: series of the length of training.

@@ -1,4 +1,4 @@
-"""Runs of a token generator: selection of epochs and refit, saving and loading."""
+"""Runs of token generators, causal and masked: selection of epochs and refit, saving and loading."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from jaxtraffic import datasets, parallel, prng
 from jaxtraffic.errors import DataError
 from jaxtraffic.generate import tokens
 from jaxtraffic.generate.card import DataCard
+from jaxtraffic.generate.masked_config import MaskedConfig
+from jaxtraffic.generate.masked_model import MaskedGenerator
 from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.generate.token_vocabulary import Vocabulary
+from jaxtraffic.nn.masked_net import MaskedNetConfig
 from jaxtraffic.nn.token_ensemble import stacked
 from jaxtraffic.nn.token_net import TokenNetConfig
 from jaxtraffic.series import PacketSeries, concatenate
@@ -31,14 +34,33 @@ MODEL_FILE = "token_model.json"
 INNER_FOLDS = 5
 """Parts that training flows are dealt into where no validation is given; one of them is held out."""
 
+Config = TokenConfig | MaskedConfig
+TokenLike = TokenGenerator | MaskedGenerator
 
-def passes(config: TokenConfig) -> float:
+FAMILY = {
+    "causal": (TokenGenerator, TokenConfig, TokenNetConfig),
+    "masked": (MaskedGenerator, MaskedConfig, MaskedNetConfig),
+}
+"""Generator, configuration and configuration of the network, by the kind that a saved model says it is."""
+
+
+def kind_of(config: Config) -> str:
+    """The kind of model that a configuration is for: "causal" or "masked"."""
+    return "masked" if isinstance(config, MaskedConfig) else "causal"
+
+
+def untrained(config: Config, train: PacketSeries) -> TokenLike:
+    """The generator of a configuration, with the tokens of these training flows and no parameters."""
+    return FAMILY[kind_of(config)][0].of(config, train)
+
+
+def passes(config: Config) -> float:
     """Passes over the training flows that each epoch of `config.train.epochs` costs `fit` at most: selection, refit."""
     return config.members + 1 - 1 / INNER_FOLDS
 
 
 def fit(
-    config: TokenConfig,
+    config: Config,
     train: PacketSeries,
     *,
     key: jax.Array,
@@ -49,14 +71,14 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     report: Callable[[dict[str, float]], None] = lambda line: None,
-) -> TokenGenerator:
+) -> TokenLike:
     """Finds the number of epochs on flows held out, then trains a new network on all flows for that many.
 
     Both trainings walk the same schedule; the first keeps its metrics and checkpoints in `folder`/selection. Its tokens
     are fitted without the flows held out. Further members of an ensemble keep theirs in `folder`/member-<number>.
 
     Args:
-        config: see `TokenConfig`.
+        config: of a causal or a masked generator; it decides which one is made.
         train: training flows.
         key: of the run.
         mesh: devices.
@@ -74,13 +96,13 @@ def fit(
     def tell(phase: str) -> Callable[[dict[str, float]], None]:
         return lambda line: report(line | {"phase": phase})
 
-    single = dataclasses.replace(config, members=1)
+    single = config if config.members == 1 else dataclasses.replace(config, members=1)
     everything = train if validation is None else concatenate([train, validation])
     if epochs is None:
         if validation is None:
             parts = datasets.split(train, seed=seed, n_folds=INNER_FOLDS)
             train, validation = concatenate([parts.train, parts.validation]), parts.test
-        probe = TokenGenerator.of(single, train)
+        probe = untrained(single, train)
         trained = probe.train(
             train,
             key=prng.stream(key, "selection"),
@@ -90,21 +112,21 @@ def fit(
             **shared,
         )
         epochs = trained.best_epoch
-    member, trained_members = TokenGenerator.of(single, everything), []
+    member, trained_members = untrained(single, everything), []
     for number in range(config.members):
         own_key, own_folder = prng.stream(key, "refit"), folder
         if number:
             own_key, own_folder = prng.at_step(own_key, number), folder / f"member-{number}"
         member.train(everything, key=own_key, folder=own_folder, stop=epochs, report=tell("refit"), **shared)
         trained_members.append(member.params)
-    generator = TokenGenerator(config, member.card, member.vocabulary)
+    generator = type(member)(config, member.card, member.vocabulary)
     generator.params = trained_members[0] if config.members == 1 else stacked(trained_members)
     if parallel.is_main():
         save(generator, folder)
     return generator
 
 
-def save(generator: TokenGenerator, folder: str | Path) -> None:
+def save(generator: TokenLike, folder: str | Path) -> None:
     """Writes token_model.json, tokeniser.npz and parameters.npz into a folder, each at once."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +137,7 @@ def save(generator: TokenGenerator, folder: str | Path) -> None:
     temporary.replace(folder / "parameters.npz")
     vocabulary = generator.vocabulary
     stored = {
+        "kind": kind_of(generator.config),
         "config": dataclasses.asdict(generator.config),
         "card": dataclasses.asdict(generator.card),
         "shares": {"unseen_share": vocabulary.unseen_share, "iat_share": vocabulary.iat_share},
@@ -124,7 +147,7 @@ def save(generator: TokenGenerator, folder: str | Path) -> None:
     temporary.replace(folder / MODEL_FILE)
 
 
-def load(folder: str | Path) -> TokenGenerator:
+def load(folder: str | Path) -> TokenLike:
     """Reads a generator that `save` wrote.
 
     Raises:
@@ -133,11 +156,12 @@ def load(folder: str | Path) -> TokenGenerator:
     folder = Path(folder)
     try:
         stored = json.loads((folder / MODEL_FILE).read_text())
+        kind, configuration, network = FAMILY[stored["kind"]]
         config = dict(stored["config"])
-        config["net"], config["train"] = TokenNetConfig(**config["net"]), TrainConfig(**config["train"])
+        config["net"], config["train"] = network(**config["net"]), TrainConfig(**config["train"])
         card = stored["card"] | {name: tuple(stored["card"][name]) for name in ("class_names", "class_counts")}
         vocabulary = Vocabulary(tokens.load(folder / "tokeniser.npz"), **stored["shares"])
-        generator = TokenGenerator(TokenConfig(**config), DataCard(**card), vocabulary)
+        generator = kind(configuration(**config), DataCard(**card), vocabulary)
         like = jax.eval_shape(generator.init, jax.random.key(0))
         with np.load(folder / "parameters.npz", allow_pickle=False) as arrays:
             generator.params = jax.tree_util.tree_map_with_path(

@@ -13,6 +13,10 @@ high + 1/2 on the log scale. A model draws it uniformly, so that n ticks have th
 
 given the bin, and these sum to one: likelihoods are exact, at the resolution. The first packet of a flow has an IAT of
 0 by definition; it counts in no statistic, and a model need not emit it.
+
+The bins end at ten times the longest time seen in training, and not before one second: `longest`. Nothing longer is
+drawn, and a longer time is read as `longest`, which so means that or more; a last bin without a bound would spread what
+little probability a model leaves it over centuries, evenly on the log scale.
 """
 
 from __future__ import annotations
@@ -26,7 +30,11 @@ from jaxtraffic.errors import ConfigError
 PADDING = 0
 """Token of positions without a packet."""
 MOST_TICKS = 2**52
-"""Longest IAT; 142 years in microseconds. Half ticks below it are exact in float64."""
+"""Longest IAT that is read; 142 years in microseconds. Half ticks below it are exact in float64."""
+BEYOND = 10
+"""The longest time of a code, over the longest seen in training."""
+LEAST_LONGEST = 1.0
+"""And at least this, seconds."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +45,7 @@ class TimeTokens:
         resolution: seconds of a tick.
         atoms: [A] int64 ascending, ticks that have a token of their own; the first is 0.
         bin_low: [B] int64 ascending, fewest ticks of each bin.
-        bin_high: [B] int64, most ticks of each bin, itself included.
+        bin_high: [B] int64, most ticks of each bin, itself included; that of the last bin stands for all beyond too.
         counts: [V] int64, how often training flows have each token, first packets not counted.
     """
 
@@ -57,11 +65,16 @@ class TimeTokens:
         """A, the number of exact times."""
         return len(self.atoms)
 
+    @property
+    def longest(self) -> int:
+        """Ticks of the longest IAT that is decoded, which longer ones are read as."""
+        return int(max(self.bin_high.max(initial=0), self.atoms[-1]))
+
     def encode(self, iat: np.ndarray, n_packets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """IATs -> tokens and places within bins.
 
         Args:
-            iat: [flow, T] seconds, finite and >= 0.
+            iat: [flow, T] seconds, finite and >= 0; those above `longest` count as it.
             n_packets: [flow] integers; what follows is padding.
 
         Returns:
@@ -72,7 +85,7 @@ class TimeTokens:
         """
         iat = np.asarray(iat, np.float64)
         mask = np.arange(iat.shape[1]) < np.asarray(n_packets)[:, None]
-        ticks = _ticks(np.where(mask, iat, 0.0), self.resolution)
+        ticks = np.minimum(_ticks(np.where(mask, iat, 0.0), self.resolution), self.longest)
         place = np.clip(np.searchsorted(self.atoms, ticks, side="right") - 1, 0, None)
         is_atom = self.atoms[place] == ticks
         index = np.where(is_atom, 0, np.searchsorted(self.bin_low, ticks, side="right") - 1)
@@ -85,7 +98,7 @@ class TimeTokens:
     def decode(self, token: np.ndarray, fraction: np.ndarray) -> np.ndarray:
         """Tokens and places -> IATs [flow, T] float32, seconds; 0 in padding.
 
-        The inverse of `encode` to half a tick, and what float32 rounds.
+        The inverse of `encode` to half a tick, and what float32 rounds, up to `longest`.
 
         Raises:
             ConfigError: a token outside the vocabulary.
@@ -135,8 +148,7 @@ def fit_times(
         n_packets: [flow] integers.
         atom_share: least share of the IATs for a number of ticks to be an atom.
         resolution: seconds of a tick.
-        bins_per_decade: bins of a factor of ten, from one tick to the longest IAT seen; one more bin holds all beyond,
-            which a model had better not draw from (its count is 0).
+        bins_per_decade: bins of a factor of ten, from one tick to `BEYOND` times the longest IAT seen.
 
     Raises:
         ConfigError: options out of range, or an IAT that is not finite, negative or longer than 2^52 ticks.
@@ -150,11 +162,12 @@ def fit_times(
     later = (np.arange(iat.shape[1]) < n_packets[:, None]) & (np.arange(iat.shape[1]) > 0)
     value, count = np.unique(_ticks(iat[later], resolution), return_counts=True)
     atoms = np.union1d([0], value[count >= max(atom_share * count.sum(), 1)]).astype(np.int64)
-    decades = np.log10(max(int(value.max(initial=1)), 1)) + 1
-    edges = np.ceil(10 ** (np.arange(int(decades * bins_per_decade) + 1) / bins_per_decade)).astype(np.int64)
-    start = np.unique(np.concatenate([edges[edges <= MOST_TICKS], atoms[1:], atoms[1:] + 1]))
-    high = np.append(start[1:] - 1, MOST_TICKS)
-    kept = ~np.isin(start, atoms) & (start <= MOST_TICKS)
+    beyond = BEYOND * max(int(value.max(initial=1)), 1)
+    most = min(max(beyond, round(LEAST_LONGEST / resolution)), MOST_TICKS)
+    edges = np.ceil(10 ** (np.arange(int(np.log10(beyond) * bins_per_decade) + 1) / bins_per_decade)).astype(np.int64)
+    start = np.unique(np.concatenate([edges[edges <= most], atoms[1:], atoms[1:] + 1]))
+    high = np.append(start[1:] - 1, most)
+    kept = ~np.isin(start, atoms) & (start <= most)
     code = TimeTokens(resolution, atoms, start[kept], high[kept], np.zeros(0, np.int64))
     token, _ = code.encode(iat, n_packets)
     return dataclasses.replace(code, counts=np.bincount(token[later], minlength=code.n_tokens))

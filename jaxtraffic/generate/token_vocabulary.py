@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxtraffic.generate.tokens import END, LOWEST, VALUES, Tokeniser
-from jaxtraffic.scaling import NEIGHBOURHOOD
+from jaxtraffic.quantile_scaling import NEIGHBOURHOOD
 from jaxtraffic.series import PacketSeries
 
 FIRST_IAT = 1

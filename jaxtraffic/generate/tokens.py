@@ -160,7 +160,7 @@ class Tokeniser:
         name: str = "synthetic",
         size_layer: str = "ip",
     ) -> PacketSeries:
-        """`decode` into a series; packets of size 0 at the end of a flow stay packets.
+        """`decode` into a series; packets of size 0, inside a flow and at its end, stay packets, client to server.
 
         Args:
             token: [flow, T].

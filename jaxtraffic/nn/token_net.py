@@ -166,13 +166,16 @@ def make_token_net(
 
 
 class CausalBlock(Block):
-    """The denoiser's block with a causal S4 layer, dropout, and a form that takes one packet at a time."""
+    """The denoiser's block with a causal S4 layer, dropout, and a form that takes one packet at a time.
 
-    def __init__(self, config: TokenNetConfig, *, rngs: nnx.Rngs):
+    Bidirectional, it has the convolution form only.
+    """
+
+    def __init__(self, config: TokenNetConfig, *, bidirectional: bool = False, rngs: nnx.Rngs):
         """Builds the block; it starts as the identity because its gates start at 0."""
         shared = {f.name for f in dataclasses.fields(DenoiserConfig)} & {f.name for f in dataclasses.fields(config)}
         own = {name: getattr(config, name) for name in shared}
-        super().__init__(DenoiserConfig(**own, bidirectional=False), rngs=rngs)
+        super().__init__(DenoiserConfig(**own, bidirectional=bidirectional), rngs=rngs)
 
     def modulations(self, condition: jax.Array) -> tuple[jax.Array, ...]:
         """Shifts, scales and gates, six [batch, width], of a condition [batch, embedding]."""

@@ -1,4 +1,4 @@
-"""Rows of the tables of judgements about single flows: privacy, support and semantics."""
+"""Rows of the tables of judgements about single flows: privacy, support, semantics and times."""
 
 from __future__ import annotations
 
@@ -173,5 +173,39 @@ _SEMANTICS = (
     ),
 )
 
-FLOW_METRICS = (*_PRIVACY, *_SUPPORT, *_SEMANTICS)
-"""Privacy, support and semantics."""
+_EQUAL = "1 minus the largest difference of the two cumulative distributions"
+
+_TIMES = (
+    Metric(
+        "times.iat_ks_complement",
+        "Time between packets",
+        "higher",
+        f"{_EQUAL} of inter-arrival times, mean over positions; 1 is equal.",
+        "Sees one position at a time, and no unit: a microsecond counts as a second does.",
+        headline=True,
+    ),
+    Metric(
+        "times.class_iat_ks_complement",
+        "Time between packets, by class",
+        "higher",
+        "The same of all times of a class, mean over classes.",
+        "Classes with a handful of flows make it noisy.",
+    ),
+    Metric(
+        "times.duration_ks_complement",
+        "Duration",
+        "higher",
+        f"{_EQUAL} of the time from the first packet to the last one kept.",
+        "A sum: wrong times in the right total pass.",
+    ),
+    Metric(
+        "times.class_duration_ks_complement",
+        "Duration, by class",
+        "higher",
+        "The same within classes, mean over classes.",
+        "Classes with a handful of flows make it noisy.",
+    ),
+)
+
+FLOW_METRICS = (*_PRIVACY, *_SUPPORT, *_SEMANTICS, *_TIMES)
+"""Privacy, support, semantics and times."""

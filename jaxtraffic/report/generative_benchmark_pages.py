@@ -194,7 +194,7 @@ def draw_table(table: Table, results: Sequence[Mapping[str, Any]], sets: Mapping
         if len(words) > 1:
             left.set_ylabel(word, fontsize=9, parse_math=False)
     figure.supxlabel("per cent or percentage points", fontsize=9)
-    caption = "Every dot is a run (fold and seed), the bar their mean, the dashed line fresh real flows."
+    caption = "Every dot is a draw of a fold and seed, the bar their mean, the dashed line fresh real flows."
     if any(part.thesis for part in parts):
         caption += " Diamond: the thesis, its row for the data set or else its average."
     return Drawing(table.layout.name, figure, caption)

@@ -57,6 +57,9 @@ GROUPS = (
         "Could it have been traffic?",
         "Flows that no network could have carried, and habits of packets: frequent exact sizes, runs, lengths.",
     ),
+    Group(
+        "times", "Times", "When packets follow each other, where the generator says so; other judges see sizes only."
+    ),
 )
 """Sections of the page, in order."""
 

@@ -51,6 +51,12 @@ FIGURES = {
         "run_length_wasserstein",
         "length_wasserstein",
     ),
+    "times": (
+        "iat_ks_complement",
+        "class_iat_ks_complement",
+        "duration_ks_complement",
+        "class_duration_ks_complement",
+    ),
 }
 _SCALE = {"wasserstein": 60.0, "mean_nearest": 90.0, "mean_nearest_real": 90.0, "mean_packets": 20.0, "frechet": 3.0}
 
