@@ -5,8 +5,9 @@
 writes a run folder with report.html: the curve with its confidence band and the ceiling H(label), how many packets hold
 90, 95 and 99 %, what each packet adds to those before it, and what every application gives away. Three methods by
 default: a classifier (doe), a rectified flow on the data (rf), both with all numbers of packets in one vmapped program,
-and a generator trained on prefixes. Runs on a simulated stand-in where the real data is absent, and says so. Cost:
-about 8 minutes on 2 CPU cores for 6,000 flows; --steps and --generator-steps buy time or precision.
+and a generator trained on prefixes; --methods tokens takes the exact likelihood of a token generator. Runs on a
+simulated stand-in where the real data is absent, and says so. Cost: about 8 minutes on 2 CPU cores for 6,000 flows;
+--steps and --generator-steps buy time or precision.
 
 Values are estimates of the information that carries over to captures the models have not seen. They are shown as they
 came out: a curve that falls with more packets shows a model that overfits, not information that vanishes.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import numpy as np
 from data_options import DataOptions, describe_data, load
 from rich.console import Console
 from traffic_curve import HeldOut, entropy, make_curve
-from traffic_methods import Direct, GeneratorMethod, feature_codes, grid_of
+from traffic_methods import Direct, GeneratorMethod, TokenMethod, feature_codes, grid_of
 
 from jaxtraffic import datasets, information, parallel, prng
 from jaxtraffic.command import command_line
@@ -35,7 +37,7 @@ from jaxtraffic.report import traffic_pages as pages
 from jaxtraffic.series import PacketSeries
 from jaxtraffic.train import ProgressReport
 
-GENERATOR = "generator"
+GENERATOR, TOKENS = "generator", "tokens"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Options(DataOptions):
     features: str = "signed_sizes"
     """What of a packet is seen: signed_sizes (size and direction), sizes, directions or iats."""
     methods: tuple[str, ...] = ("doe", "rf", "generator")
-    """generator, or methods of information.METHODS that take labels; the first gives the answer."""
+    """generator, tokens, or methods of information.METHODS that take labels; the first gives the answer."""
     packets: int | None = None
     """Largest number of packets T; default: all that the set has."""
     steps: int | None = None
@@ -103,6 +105,11 @@ def run(options: Options, console: Console) -> None:
             method = _generator(options)
             with ProgressReport(console, "generator", method.total) as progress:
                 found = method.measure(own, train, held, mesh=mesh, folder=folder / GENERATOR, progress=progress)
+        elif name == TOKENS:
+            most = TokenMethod().config.train.epochs
+            with ProgressReport(console, "tokens: epochs of selection and refit, at most", 2 * most) as progress:
+                told = _told(progress, most)
+                found = TokenMethod().measure(own, train, held, mesh=mesh, folder=folder / TOKENS, progress=told)
         else:
             console.print(f"{name}: {len(grid_of(name, length))} numbers of packets in one program", highlight=False)
             method = Direct(name, options.steps)
@@ -150,7 +157,7 @@ def run(options: Options, console: Console) -> None:
 def _check(options: Options) -> None:
     if not options.methods or len(set(options.methods)) < len(options.methods):
         raise ConfigError("--methods takes at least one method, and each once")
-    known = (GENERATOR, *(name for name, method in information.METHODS.items() if method.discrete))
+    known = (GENERATOR, TOKENS, *(name for name, method in information.METHODS.items() if method.discrete))
     for name in options.methods:
         if name not in known:
             raise ConfigError(f"unknown method {name!r}; choose from {', '.join(known)}")
@@ -164,6 +171,10 @@ def _check(options: Options) -> None:
 
 def _generator(options: Options) -> GeneratorMethod:
     return GeneratorMethod(options.preset, options.process, options.generator_steps, options.draws)
+
+
+def _told(progress: ProgressReport, most: int) -> Callable[[dict[str, Any]], None]:
+    return lambda line: progress.update(int(line["epoch"]) + most * (line["phase"] == "refit"), loss=line["loss"])
 
 
 def _joined(one: PacketSeries, other: PacketSeries) -> PacketSeries:

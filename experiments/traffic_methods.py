@@ -1,9 +1,9 @@
-"""How each method looks at prefixes: estimators on data with all prefixes in one program, and a generator."""
+"""How each method looks at prefixes: estimators on data with all prefixes in one program, and two generators."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from jax.sharding import Mesh
 
 from jaxtraffic import generate, information, prng, scaling
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.generate import token_likelihood, token_runs
 from jaxtraffic.generate.prefix_information import generator_information
+from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.series import PacketSeries
 from jaxtraffic.train import ProgressReport
 
@@ -28,6 +30,10 @@ STEPS, GENERATOR_STEPS = 1000, 1500
 PREFIXES, CLASS_DROPOUT = 0.75, 0.5
 """Shares of flows that are cut, and that lose their label, in the generator's training. The network without the label
 needs as many flows as the one with it: what it predicts worse counts as information."""
+
+
+Report = Callable[[dict[str, Any]], None]
+"""Called with a line of metrics."""
 
 
 class Found(NamedTuple):
@@ -245,3 +251,32 @@ class GeneratorMethod:
             model, prng.stream(key, "measure"), held, packets=packets, draws=self.draws, mesh=mesh
         )
         return Found(values, packets, (), None, dataclasses.asdict(config) | {"draws": self.draws})
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenMethod:
+    """A token generator, whose exact likelihood gives the information of every prefix at once, by the chain rule."""
+
+    config: TokenConfig = TokenConfig()
+
+    def measure(
+        self, key: jax.Array, train: PacketSeries, held: PacketSeries, *, mesh: Mesh, folder: Path, progress: Report
+    ) -> Found:
+        """Trains a generator in `folder` and measures on `held`, under the mixture of its classes.
+
+        Classes are mixed by their shares among `held`, as H(label), the ceiling, is of them.
+
+        Args:
+            key: of the run.
+            train: training flows.
+            held: flows to measure on.
+            mesh: devices.
+            folder: for the trained model.
+            progress: called with each line of its metrics.
+        """
+        model = token_runs.fit(
+            self.config, train, key=prng.stream(key, "train"), mesh=mesh, folder=folder, report=progress
+        )
+        found = token_likelihood.information(lambda *asked: model.log_prob_steps(*asked, mesh=mesh), held)
+        packets = tuple(range(1, held.length + 1))
+        return Found(np.cumsum(found.by_packet, axis=1).T, packets, (), None, dataclasses.asdict(self.config))

@@ -68,6 +68,7 @@ class Information(NamedTuple):
         value: mean of log p(x | y) - log p(x); never clipped.
         stderr: its standard error.
         pointwise: [flow], the terms of the mean.
+        by_packet: [flow, T], what each packet adds to them; cumulated, the information of prefixes.
         packet: [T], what each packet adds given those before it (the chain rule): the sum is the value.
         packet_stderr: [T].
     """
@@ -75,6 +76,7 @@ class Information(NamedTuple):
     value: float
     stderr: float
     pointwise: np.ndarray
+    by_packet: np.ndarray
     packet: np.ndarray
     packet_stderr: np.ndarray
 
@@ -200,6 +202,7 @@ def information(
         value=float(pointwise.mean()),
         stderr=mean_stderr(pointwise, flows.group),
         pointwise=pointwise,
+        by_packet=terms,
         packet=terms.mean(axis=0),
         packet_stderr=np.array([mean_stderr(column, flows.group) for column in terms.T]),
     )

@@ -66,6 +66,11 @@ METHODS = {
         "No bound; one network serves all lengths, and after short training its values are off both ways, low for few "
         "packets.",
     ),
+    "tokens": Words(
+        "token generator (exact likelihood)",
+        "One generator of tokens; its probabilities of each packet, under the label and under the mixture of all.",
+        "Low where the generator has learnt the classes badly: it is a lower bound in expectation, as a classifier's.",
+    ),
     "ksg": Words(
         "nearest neighbours (Ross)",
         "Distances to the nearest flows of the same class against distances to all flows.",

@@ -1,5 +1,6 @@
 """How many packets are enough: a set whose third packet decides, the run folder, refusals, intervals."""
 
+import dataclasses
 import importlib
 import json
 import sys
@@ -120,6 +121,27 @@ def test_the_generator_finds_the_packet_that_decides(tmp_path):
     ceiling, _ = curves.entropy(np.asarray(held.label))
     assert abs(value[1]) < 0.1 and abs(value[2]) < 0.15
     assert value[3] == pytest.approx(ceiling, abs=0.3) and value[5] == pytest.approx(ceiling, abs=0.3)
+
+
+@pytest.mark.slow
+def test_the_token_generator_finds_the_packet_that_decides(tmp_path):
+    train, held = decided_by_the_third(2000), decided_by_the_third(400, seed=1)
+    cut = [methods.feature_codes(flows, "signed_sizes", 5) for flows in (train, held)]
+    config = methods.TokenConfig(patience=2)
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=8))
+    lines = []
+    found = methods.TokenMethod(config).measure(
+        jax.random.key(0),
+        *cut,
+        mesh=parallel.make_mesh(devices=1),
+        folder=tmp_path / "tokens",
+        progress=lines.append,
+    )
+    assert found.packets == (1, 2, 3, 4, 5) and {line["phase"] for line in lines} == {"selection", "refit"}
+    value = dict(zip(found.packets, found.pointwise.mean(axis=1)))
+    ceiling, _ = curves.entropy(np.asarray(held.label))
+    assert abs(value[1]) < 0.05 and abs(value[2]) < 0.05
+    assert value[3] == pytest.approx(ceiling, abs=0.1) and value[5] == pytest.approx(ceiling, abs=0.1)
 
 
 def test_what_may_be_looked_at():
