@@ -19,6 +19,7 @@ from jaxtraffic.generate import tokens
 from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.masked_config import MaskedConfig
 from jaxtraffic.generate.masked_sampling import choose, draw, masked_log_probs
+from jaxtraffic.generate.token_config import weight_decay
 from jaxtraffic.generate.token_features import size_features
 from jaxtraffic.generate.token_model import TokenGenerator, in_blocks
 from jaxtraffic.generate.token_training import Trained, train_epochs
@@ -119,7 +120,7 @@ class MaskedGenerator:
             self.loss,
             self.init,
             self.training_arrays(flows),
-            dataclasses.replace(self.config.train, weight_decay=self.config.decay / len(flows)),
+            dataclasses.replace(self.config.train, weight_decay=weight_decay(self.config.decay, len(flows))),
             key=key,
             mesh=mesh,
             folder=folder,

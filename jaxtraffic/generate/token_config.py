@@ -8,6 +8,14 @@ from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn.token_net import TokenNetConfig
 from jaxtraffic.train import TrainConfig
 
+MOST_DECAY = 4.0
+"""Weight decay at most, so that sets of a few hundred flows are learnt at all."""
+
+
+def weight_decay(decay: float, n_flows: int) -> float:
+    """Weight decay for so many training flows: decay / n_flows, at most `MOST_DECAY`."""
+    return min(decay / n_flows, MOST_DECAY)
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenConfig:
@@ -29,7 +37,7 @@ class TokenConfig:
     decay: float = 4500.0
     """Weight decay times training flows. It is the regulariser that held-out likelihood asks for, and less the more
     flows there are, as a prior's weight does: of 1, 3 and 6 the best is 3 for 1,400 flows, of 1 and 2 it is 2 for
-    2,500, and 0.5 and 1 are alike for 4,200 (three real sets, one run each)."""
+    2,500, and 0.5 and 1 are alike for 4,200 (three real sets, one run each). See `weight_decay`."""
     patience: int = 6
     """Epochs without a better validation before training stops."""
     hidden: float = 0.2

@@ -18,7 +18,7 @@ from jaxtraffic import parallel, prng
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.generate import tokens
 from jaxtraffic.generate.card import DataCard
-from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_config import TokenConfig, weight_decay
 from jaxtraffic.generate.token_features import size_features
 from jaxtraffic.generate.token_probability import step_log_probs
 from jaxtraffic.generate.token_sampling import draw
@@ -125,7 +125,7 @@ class TokenGenerator:
             self.loss,
             self.init,
             self.training_arrays(flows),
-            dataclasses.replace(self.config.train, weight_decay=self.config.decay / len(flows)),
+            dataclasses.replace(self.config.train, weight_decay=weight_decay(self.config.decay, len(flows))),
             key=key,
             mesh=mesh,
             folder=folder,
