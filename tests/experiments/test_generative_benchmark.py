@@ -164,7 +164,7 @@ class FakeTokens:
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
     made_up = FakeTokens(tmp_path)
-    monkeypatch.setitem(made.TOKENS, "token_s4", made.TOKENS["token_s4"]._replace(fit=made_up.fit))
+    monkeypatch.setattr(made.token_runs, "fit", made_up.fit)
     return made_up
 
 
@@ -346,7 +346,7 @@ def test_a_token_model_is_paced_trained_and_drawn_from_twice(monkeypatch, parque
         net = TokenNetConfig(width=8, blocks=1, embedding=8, head=8, state=4, space="diag-lin", dropout=0.0)
         return TokenConfig(net=net, train=TrainConfig(batch_size=32, log_steps=2), patience=1)
 
-    monkeypatch.setitem(made.TOKENS, "token_s4", made.TOKENS["token_s4"]._replace(config=config))
+    monkeypatch.setitem(made.TOKENS, "token_s4", config)
     out = tmp_path / "run"
     more = ["--folds", 1, "--seeds", 1, "--devices", 1, "--draws", 2, "--train-seconds", 0.5]
     assert call(monkeypatch, arguments_of(parquet, out, *more, models=("token_s4",))) == 0
