@@ -74,8 +74,10 @@ def fit(
 ) -> TokenLike:
     """Finds the number of epochs on flows held out, then trains a new network on all flows for that many.
 
-    Both trainings walk the same schedule; the first keeps its metrics and checkpoints in `folder`/selection. Its tokens
-    are fitted without the flows held out. Further members of an ensemble keep theirs in `folder`/member-<number>.
+    The learning rate of the first training falls until `config.train.epochs`, that of the second until its own end: a
+    network that stops at a high rate draws worse flows (iot_sentinel, 24 epochs: discriminative score 0.04 against
+    0.00). The first keeps its metrics and checkpoints in `folder`/selection; its tokens are fitted without the flows
+    held out. Further members of an ensemble keep theirs in `folder`/member-<number>.
 
     Args:
         config: of a causal or a masked generator; it decides which one is made.
@@ -112,12 +114,13 @@ def fit(
             **shared,
         )
         epochs = trained.best_epoch
-    member, trained_members = untrained(single, everything), []
+    refit = dataclasses.replace(single, train=dataclasses.replace(single.train, epochs=epochs))
+    member, trained_members = untrained(refit, everything), []
     for number in range(config.members):
         own_key, own_folder = prng.stream(key, "refit"), folder
         if number:
             own_key, own_folder = prng.at_step(own_key, number), folder / f"member-{number}"
-        member.train(everything, key=own_key, folder=own_folder, stop=epochs, report=tell("refit"), **shared)
+        member.train(everything, key=own_key, folder=own_folder, report=tell("refit"), **shared)
         trained_members.append(member.params)
     generator = type(member)(config, member.card, member.vocabulary)
     generator.params = trained_members[0] if config.members == 1 else stacked(trained_members)
