@@ -160,6 +160,9 @@ ALLOWED = {
         "classify/folds.py",
         "np.asarray(flows.iat) > 0",
     ): "whether a set has times at all, not which packets are there",
+    ("evaluate/times.py", "np.asarray(flows.iat) > 0"): "whether a set has times at all, not which packets are there",
+    ("quantile_scaling.py", "sizes > 0"): "counts of sizes, not sizes",
+    ("nn/masked_net.py", "size < 1"): "a number of classes, tokens or packets",
     ("report/base_classifier_pages.py", "gap.low <= 0"): "the end of an interval of scores",
     (
         "datasets/flow_block.py",
