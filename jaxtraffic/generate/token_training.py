@@ -1,10 +1,9 @@
 """Training of a token network: epochs until the held-out likelihood stops rising, with checkpoints and exact resume.
 
-Why not `train.train`: its schedule ends where its training ends, and nothing is asked between its chunks. Here training
-ends when the validation says so, at a step that nobody knows before, and the refit must walk the same schedule up to
-the same epoch. So this loop is made of the same parts (compiled chunk, optimiser, state, checkpoints, metrics.jsonl),
-with two differences: the schedule reaches to `config.epochs` while training may stop at `stop` epochs, and each epoch
-ends with a validation. Chunks are cut at epochs by the traced step limit that `make_chunk` has anyway.
+Why not `train.train`: nothing is asked between its chunks, and here training ends when the validation says so, at a
+step that nobody knows before. So this loop is made of the same parts (compiled chunk, optimiser, state, checkpoints,
+metrics.jsonl), and each epoch ends with a validation. Chunks are cut at epochs by the traced step limit that
+`make_chunk` has anyway.
 """
 
 from __future__ import annotations
@@ -68,7 +67,6 @@ def train_epochs(
     key: jax.Array,
     mesh: Mesh,
     folder: Path,
-    stop: int | None = None,
     validate: Callable[[Any], float] | None = None,
     patience: int = 5,
     resume: bool = False,
@@ -84,7 +82,6 @@ def train_epochs(
         key: of the run; step k draws from at_step(stream(key, "step"), k).
         mesh: devices.
         folder: where metrics.jsonl and checkpoints/ go.
-        stop: epochs to take; None: all.
         validate: params (the average where one is kept) -> value, lower is better, after each epoch.
         patience: stop when the lowest value is so many epochs old.
         resume: go on from the newest checkpoint where there is one; equal to the bit to a run without interruption.
@@ -103,7 +100,7 @@ def train_epochs(
         )
     batch_size = min(config.batch_size, n_flows)
     per_epoch = steps_per_epoch(n_flows, batch_size)
-    last = per_epoch * (config.epochs if stop is None else min(stop, config.epochs))
+    last = per_epoch * config.epochs
     transform, schedule = make_optimizer(config, per_epoch * config.epochs, is_state_space)
     keep = parallel.replicated(mesh)
     start = jax.jit(lambda k: init_state(init(prng.stream(k, "init")), transform, config), out_shardings=keep)
