@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from rich.console import Console
+from token_progress import epochs_shown
 
 from jaxtraffic import augment, datasets, evaluate, generate, prng, scaling
 from jaxtraffic.command.run_folder import write_config
@@ -169,8 +170,7 @@ class Maker:
         if seconds is not None:
             generator = token_runs.untrained(config, train)
             config = self._planned(model, config, generator, generator.training_arrays(train), folder, seconds)
-        most = config.train.epochs
-        with ProgressReport(self.console, f"{model}: epochs of selection and refit, at most", 2 * most) as progress:
+        with epochs_shown(self.console, model, config.train.epochs) as report:
             return token_runs.fit(
                 config,
                 train,
@@ -179,9 +179,7 @@ class Maker:
                 folder=folder,
                 seed=seed,
                 resume=True,
-                report=lambda line: progress.update(
-                    int(line["epoch"]) + most * (line["phase"] == "refit"), loss=line["loss"]
-                ),
+                report=report,
             )
 
     def _planned(self, model: str, config: Any, generator: Any, arrays: Any, folder: Path, seconds: float) -> Any:

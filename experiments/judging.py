@@ -14,6 +14,7 @@ from rich.console import Console
 
 from jaxtraffic import datasets, evaluate, generate, report
 from jaxtraffic.errors import ConfigError
+from jaxtraffic.evaluate.times import has_times
 from jaxtraffic.series import PacketSeries, concatenate
 
 
@@ -81,8 +82,7 @@ def judge_and_report(
         measured: further keys of report.json.
         config: what the page says of the run.
     """
-    timed = bool((np.asarray(synthetic.iat) > 0).any())
-    datasets.write_parquet(synthetic, folder / "samples.parquet", iat=timed)
+    datasets.write_parquet(synthetic, folder / "samples.parquet", iat=has_times(synthetic))
     console.print("judging: XGBoost and distances on real, generated and reference flows")
     clock = time.perf_counter()
     labels = np.asarray(synthetic.label)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import jax
 import numpy as np
 from data_options import DataOptions, describe_data, load
 from rich.console import Console
+from token_progress import epochs_shown
 from traffic_curve import HeldOut, entropy, make_curve
 from traffic_methods import Direct, GeneratorMethod, TokenMethod, feature_codes, grid_of
 
@@ -106,10 +106,9 @@ def run(options: Options, console: Console) -> None:
             with ProgressReport(console, "generator", method.total) as progress:
                 found = method.measure(own, train, held, mesh=mesh, folder=folder / GENERATOR, progress=progress)
         elif name == TOKENS:
-            most = TokenMethod().config.train.epochs
-            with ProgressReport(console, "tokens: epochs of selection and refit, at most", 2 * most) as progress:
-                told = _told(progress, most)
-                found = TokenMethod().measure(own, train, held, mesh=mesh, folder=folder / TOKENS, progress=told)
+            method = TokenMethod()
+            with epochs_shown(console, name, method.config.train.epochs) as progress:
+                found = method.measure(own, train, held, mesh=mesh, folder=folder / TOKENS, progress=progress)
         else:
             console.print(f"{name}: {len(grid_of(name, length))} numbers of packets in one program", highlight=False)
             method = Direct(name, options.steps)
@@ -171,10 +170,6 @@ def _check(options: Options) -> None:
 
 def _generator(options: Options) -> GeneratorMethod:
     return GeneratorMethod(options.preset, options.process, options.generator_steps, options.draws)
-
-
-def _told(progress: ProgressReport, most: int) -> Callable[[dict[str, Any]], None]:
-    return lambda line: progress.update(int(line["epoch"]) + most * (line["phase"] == "refit"), loss=line["loss"])
 
 
 def _joined(one: PacketSeries, other: PacketSeries) -> PacketSeries:

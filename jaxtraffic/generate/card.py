@@ -29,3 +29,8 @@ class DataCard:
         inside = (np.asarray(train.signed_size) == 0) & np.asarray(train.mask)
         counts = tuple(int(count) for count in train.counts())
         return cls(train.name, train.class_names, counts, train.length, train.size_layer, bool(inside.any()))
+
+    def draw_labels(self, n: int, *, seed: int = 0) -> np.ndarray:
+        """n labels [n] int32 drawn from the class shares of the training flows."""
+        counts = np.array(self.class_counts, np.float64)
+        return np.random.default_rng(seed).choice(len(counts), n, p=counts / counts.sum()).astype(np.int32)

@@ -181,8 +181,7 @@ class Generator:
 
     def draw_labels(self, n: int, *, seed: int = 0) -> np.ndarray:
         """n labels [n] int32 drawn from the class shares of the training flows."""
-        counts = np.array(self.card.class_counts, np.float64)
-        return np.random.default_rng(seed).choice(len(counts), n, p=counts / counts.sum()).astype(np.int32)
+        return self.card.draw_labels(n, seed=seed)
 
     def sample(
         self,

@@ -138,8 +138,7 @@ class TokenGenerator:
 
     def draw_labels(self, n: int, *, seed: int = 0) -> np.ndarray:
         """n labels [n] int32 drawn from the class shares of the training flows."""
-        counts = np.array(self.card.class_counts, np.float64)
-        return np.random.default_rng(seed).choice(len(counts), n, p=counts / counts.sum()).astype(np.int32)
+        return self.card.draw_labels(n, seed=seed)
 
     def log_prob(
         self, flows: PacketSeries, labels: np.ndarray | Sequence[int] | None = None, *, mesh: Mesh | None = None

@@ -18,10 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn.denoiser import modulate
-from jaxtraffic.nn.functional import functional
-from jaxtraffic.nn.tied import tied
+from jaxtraffic.nn.tied import token_functions
 from jaxtraffic.nn.token_net import CausalBlock, CausalS4, TokenNetConfig, rows
 
 
@@ -75,18 +73,11 @@ def make_masked_net(
         ConfigError: sizes below 1, or options that do not fit.
     """
     sizes = {"n_classes": n_classes, "n_tokens": n_tokens, "n_offsets": n_offsets, "length": length}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} must be at least 1, got {size}")
-    init, apply = functional(lambda rngs: MaskedS4(config.check(), n_classes, n_tokens, n_offsets, length, rngs))
 
-    if features is not None:
-        init, apply = tied(init, apply, features)
+    def make(rngs: nnx.Rngs) -> MaskedS4:
+        return MaskedS4(config.check(), n_classes, n_tokens, n_offsets, length, rngs)
 
-    def method(name: str) -> Callable[..., Any]:
-        return lambda params, *args, **options: apply(params, *args, method=name, **options)
-
-    return MaskedNet(init, *(method(name) for name in MaskedNet._fields[1:]))
+    return token_functions(MaskedNet, make, sizes, features)
 
 
 class MaskedS4(CausalS4):

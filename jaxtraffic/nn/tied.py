@@ -1,15 +1,20 @@
-"""Tokens that are numbers: learnt maps of fixed features beside the tables of a token network."""
+"""The functions of a token network, with learnt maps of fixed features beside its tables: tokens are numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from jaxtraffic import prng
+from jaxtraffic.errors import ConfigError
+from jaxtraffic.nn.functional import functional
+
+Functions = TypeVar("Functions", bound=tuple)
 
 TABLES = {"token": "embedding", "offset_token": "embedding", "iat_token": "embedding", "token_out": "kernel"}
 """Tables with a row (kernels: a column) for each token, and their leaf. A network may lack some; further rows of one
@@ -53,3 +58,33 @@ def tied(
         return apply(rest, *args, **options)
 
     return both, joined
+
+
+def token_functions(
+    kind: type[Functions],
+    make: Callable[[nnx.Rngs], nnx.Module],
+    sizes: dict[str, int],
+    features: np.ndarray | None,
+) -> Functions:
+    """The methods of a module as pure functions, by the names of the fields of `kind`; the first is init.
+
+    Args:
+        kind: NamedTuple of functions.
+        make: builds the module from its Rngs.
+        sizes: by name, each at least 1.
+        features: see `tied`; None: nothing is known of the tokens.
+
+    Raises:
+        ConfigError: sizes below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{name} must be at least 1, got {size}")
+    init, apply = functional(make)
+    if features is not None:
+        init, apply = tied(init, apply, features)
+
+    def method(name: str) -> Callable[..., Any]:
+        return lambda params, *args, **options: apply(params, *args, method=name, **options)
+
+    return kind(init, *(method(name) for name in kind._fields[1:]))

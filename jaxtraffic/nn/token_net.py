@@ -24,8 +24,7 @@ from flax import nnx
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn import convolution, ssm
 from jaxtraffic.nn.denoiser import PRECISIONS, Block, DenoiserConfig, modulate
-from jaxtraffic.nn.functional import functional
-from jaxtraffic.nn.tied import tied
+from jaxtraffic.nn.tied import token_functions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,21 +147,13 @@ def make_token_net(
         ConfigError: sizes below 1, or options that do not fit.
     """
     sizes = {"n_classes": n_classes, "n_tokens": n_tokens, "n_offsets": n_offsets, "length": length}
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{name} must be at least 1, got {size}")
     if n_iats < 0:
         raise ConfigError(f"n_iats must not be negative, got {n_iats}")
-    init, apply = functional(
-        lambda rngs: CausalS4(config.check(), n_classes, n_tokens, n_offsets, length, n_iats, rngs)
-    )
-    if features is not None:
-        init, apply = tied(init, apply, features)
 
-    def method(name: str) -> Callable[..., Any]:
-        return lambda params, *args, **options: apply(params, *args, method=name, **options)
+    def make(rngs: nnx.Rngs) -> CausalS4:
+        return CausalS4(config.check(), n_classes, n_tokens, n_offsets, length, n_iats, rngs)
 
-    return TokenNet(init, *(method(name) for name in TokenNet._fields[1:]))
+    return token_functions(TokenNet, make, sizes, features)
 
 
 class CausalBlock(Block):
