@@ -162,7 +162,6 @@ ALLOWED = {
     ): "whether a set has times at all, not which packets are there",
     ("evaluate/times.py", "np.asarray(flows.iat) > 0"): "whether a set has times at all, not which packets are there",
     ("quantile_scaling.py", "sizes > 0"): "counts of sizes, not sizes",
-    ("nn/masked_net.py", "size < 1"): "a number of classes, tokens or packets",
     ("report/base_classifier_pages.py", "gap.low <= 0"): "the end of an interval of scores",
     (
         "datasets/flow_block.py",
@@ -184,7 +183,7 @@ ALLOWED = {
     ("augment/segmentation.py", "payload > 0"): "segments that hold data; the mask is the direction",
     ("generate/card.py", "np.asarray(train.signed_size) == 0"): "whether real flows hold size 0, by the mask",
     ("generate/token_times.py", "np.arange(iat.shape[1]) > 0"): "positions, all but the first packet's",
-    ("nn/token_net.py", "size < 1"): "options of the network that must be at least 1",
+    ("nn/tied.py", "size < 1"): "sizes of the network: classes, tokens, packets",
     ("generate/model.py", "signed_size == 0"): "drawn sizes, whose sign is their direction; never flows that were read",
     ("report/augmentation_figures.py", "size == 0"): "marks packets without payload in a figure",
     ("report/augmentation_figures.py", "size != 0"): "marks sizes without direction in a figure",
