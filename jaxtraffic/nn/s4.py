@@ -79,8 +79,8 @@ class S4(nnx.Module):
         u = constrain(u, "data", None, "channel")
         return constrain(convolution.convolve(operator, u) + self.d[...].astype(u.dtype) * u, "data", None, "channel")
 
-    def step(self, state: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Recurrent form, causal layers only: state [batch, channel, N / 2] complex64, u [batch, channel]."""
+    def step(self, state: ssm.State, u: jax.Array) -> tuple[ssm.State, jax.Array]:
+        """Recurrent form, causal layers only: state of `ssm.initial_state`, u [batch, channel]."""
         if self.c.shape[0] != 1:
             raise ConfigError("the recurrent form exists for causal layers only; build with bidirectional=False")
         state, y = ssm.step(ssm.discretise(self.parameters(), self.method), state, u)

@@ -118,17 +118,44 @@ def advance(ssm: Discrete, state: jax.Array) -> jax.Array:
     return moved - ssm.q * _real_inner(ssm.r, state)
 
 
-def step(ssm: Discrete, state: jax.Array, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The recurrent form, one packet: state [..., channel, n] complex64, u [..., channel] -> (state, y [..., channel]).
+class State(NamedTuple):
+    """The state of the recurrent form; channels are last, so that all arithmetic runs along them.
 
-    Uses the causal direction of C. Start from `jnp.zeros((*batch, channel, n), complex64)`.
+    Attributes:
+        real: [n, *batch, channel] float32.
+        imag: [n, *batch, channel] float32.
     """
-    state = advance(ssm, state) + ssm.b * _promote(u[..., None])
-    return state, _read_out(ssm.c[0], state)
+
+    real: jax.Array
+    imag: jax.Array
 
 
-def _read_out(c: jax.Array, state: jax.Array) -> jax.Array:
-    return 2 * jnp.sum(c.real * state.real - c.imag * state.imag, axis=-1)
+def initial_state(ssm: Discrete, *batch: int) -> State:
+    """The state before the first packet: 0."""
+    channels, n = ssm.a.shape
+    zeros = jnp.zeros((n, *batch, channels), jnp.float32)
+    return State(zeros, zeros)
+
+
+def step(ssm: Discrete, state: State, u: jax.Array) -> tuple[State, jax.Array]:
+    """The recurrent form, one packet, in real arithmetic: u [*batch, channel] -> (state, y [*batch, channel]).
+
+    Uses the causal direction of C; starts from `initial_state`. Complex arithmetic with the state's number last takes
+    2.5 times as long on a CPU.
+    """
+
+    def parts(leaf: jax.Array) -> tuple[jax.Array, jax.Array]:
+        spread = leaf.T.reshape(leaf.shape[1], *[1] * (u.ndim - 1), leaf.shape[0])
+        return spread.real, spread.imag
+
+    (a_real, a_imag), (b_real, b_imag), (c_real, c_imag) = parts(ssm.a), parts(ssm.b), parts(ssm.c[0])
+    real = a_real * state.real - a_imag * state.imag + b_real * u
+    imag = a_real * state.imag + a_imag * state.real + b_imag * u
+    if ssm.q is not None:
+        (q_real, q_imag), (r_real, r_imag) = parts(ssm.q), parts(ssm.r)
+        inner = 2 * jnp.sum(r_real * state.real + r_imag * state.imag, axis=0)
+        real, imag = real - q_real * inner, imag - q_imag * inner
+    return State(real, imag), 2 * jnp.sum(c_real * real - c_imag * imag, axis=0)
 
 
 def kernel(ssm: Ssm, length: int, *, method: str = "bilinear", form: str = "auto") -> jax.Array:

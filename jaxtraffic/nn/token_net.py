@@ -75,14 +75,14 @@ class TokenState(NamedTuple):
 
     Attributes:
         context: [batch, width] float32, what the heads of the next packet read.
-        layers: one [batch, width, N / 2] complex64 a block.
+        layers: one a block, for a batch of flows.
         position: [] int32, packets consumed.
         fixed: what depends on parameters and labels alone (modulations, discretised state spaces); a scan may close
             over it and carry the rest.
     """
 
     context: jax.Array
-    layers: tuple[jax.Array, ...]
+    layers: tuple[ssm.State, ...]
     position: jax.Array
     fixed: Any
 
@@ -192,9 +192,9 @@ class CausalBlock(Block):
         return x + gate2[:, None] * self._fed_forward(modulate(self.norm2(x), shift2, scale2))
 
     def advance(
-        self, x: jax.Array, modulations: tuple[jax.Array, ...], bank: ssm.Discrete, state: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """One packet: x [batch, width], state [batch, width, N / 2] complex64 -> (state, x)."""
+        self, x: jax.Array, modulations: tuple[jax.Array, ...], bank: ssm.Discrete, state: ssm.State
+    ) -> tuple[ssm.State, jax.Array]:
+        """One packet: x [batch, width] -> (state, x)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulations
         u = self.norm1(x) * (1 + scale1) + shift1
         state, y = ssm.step(bank, state, u)
@@ -304,7 +304,7 @@ class CausalS4(nnx.Module):
             tuple(jnp.split(self.modulation(nnx.silu(condition)), 2, axis=-1)),
             self._discretised(),
         )
-        layers = tuple(jnp.zeros((label.shape[0], *bank.a.shape), jnp.complex64) for bank in fixed[2])
+        layers = tuple(ssm.initial_state(bank, label.shape[0]) for bank in fixed[2])
         empty = jnp.zeros((label.shape[0], self.token.features), jnp.float32)
         return self._advance(TokenState(empty, layers, jnp.int32(0), fixed), empty)
 

@@ -131,7 +131,7 @@ def test_recurrence_equals_convolution(space, method):
     discrete = ssm.discretise(parameters, method)
     _, y = jax.lax.scan(
         lambda state, packet: ssm.step(discrete, state, packet),
-        jnp.zeros((3, 1, parameters.im.shape[1]), jnp.complex64),
+        ssm.initial_state(discrete, 3),
         jnp.moveaxis(jnp.asarray(u), 1, 0),
     )
     kernel = np.asarray(ssm.kernel(parameters, 40, method=method)[0, 0], np.float64)
