@@ -1,4 +1,4 @@
-"""The progress bar of a token generator's fit, which is two trainings."""
+"""The progress bar of a token generator's fit, which is two trainings or one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from jaxtraffic.train import ProgressReport
 
 
 @contextmanager
-def epochs_shown(console: Console, name: str, most: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def epochs_shown(
+    console: Console, name: str, most: int, *, selects: bool = True
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Gives the `report` of `token_runs.fit`, which counts the epochs, at most `most` each, of selection and refit."""
-    with ProgressReport(console, f"{name}: epochs of selection and refit, at most", 2 * most) as progress:
-        yield lambda line: progress.update(int(line["epoch"]) + most * (line["phase"] == "refit"), loss=line["loss"])
+    before = most if selects else 0
+    words = "selection and refit, at most" if selects else "training"
+    with ProgressReport(console, f"{name}: epochs of {words}", before + most) as progress:
+        yield lambda line: progress.update(int(line["epoch"]) + before * (line["phase"] == "refit"), loss=line["loss"])

@@ -22,7 +22,7 @@ class MaskedConfig(TokenFamilyConfig):
 
     net: MaskedNetConfig = MaskedNetConfig()
     patience: int = 12
-    """Epochs without a better validation before training stops."""
+    """Epochs after the one to stop at (`token_training.best_epoch`) before training stops."""
     validation_draws: int = 4
     """Masks of each held-out flow that the validation averages over; the same ones after each epoch."""
     steps: int = 64

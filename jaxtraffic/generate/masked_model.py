@@ -106,15 +106,15 @@ class MaskedGenerator:
     ) -> Trained:
         """Trains on flows (`token_training.train_epochs` has the options) and keeps the parameters to sample with.
 
-        With validation flows, training stops once their mean bound, over the same masks each time, does not rise any
-        more; what is kept then are the last parameters: `token_runs.fit` uses the number of epochs only.
+        With validation flows, training stops once their bound, over the same masks each time, is worse than at its best
+        (`best_epoch`); what is kept then are the last parameters: `token_runs.fit` uses the number of epochs only.
         """
         validate = None
         if validation is not None:
             labels, draws = np.asarray(validation.label, np.int32), self.config.validation_draws
 
-            def validate(params: Any) -> float:
-                return -self._bound(params, validation, labels, prng.stream(key, "validation"), draws, mesh).mean()
+            def validate(params: Any) -> np.ndarray:
+                return -self._bound(params, validation, labels, prng.stream(key, "validation"), draws, mesh)
 
         trained = train_epochs(
             self.loss,
@@ -125,6 +125,7 @@ class MaskedGenerator:
             mesh=mesh,
             folder=folder,
             validate=validate,
+            group=None if validation is None else validation.group,
             patience=self.config.patience,
             **options,
         )

@@ -40,7 +40,7 @@ class TokenFamilyConfig:
     flows there are, as a prior's weight does: of 1, 3 and 6 the best is 3 for 1,400 flows, of 1 and 2 it is 2 for
     2,500, and 0.5 and 1 are alike for 4,200 (causal generator, three real sets, one run each). See `weight_decay`."""
     patience: int = 6
-    """Epochs without a better validation before training stops."""
+    """Epochs after the one to stop at (`token_training.best_epoch`) before training stops."""
     atom_share: float = 0.001
     """Least share of the training packets for a signed size to have a token of its own."""
     bin_bytes: int = 16

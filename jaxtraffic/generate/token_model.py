@@ -112,15 +112,15 @@ class TokenGenerator:
     ) -> Trained:
         """Trains on flows (`token_training.train_epochs` has the options) and keeps the parameters to sample with.
 
-        With validation flows, training stops once their mean log-probability does not rise any more; what is kept then
-        are the last parameters: `fit` uses the number of epochs only.
+        With validation flows, training stops once they are less likely than at their best (`best_epoch`); what is kept
+        then are the last parameters: `fit` uses the number of epochs only.
 
         Raises:
             ConfigError: several members; `fit` trains them one by one.
         """
         if self.config.members > 1:
             raise ConfigError("the members of an ensemble are trained one by one: token_runs.fit")
-        validate = None if validation is None else lambda params: -self.log_prob_with(params, validation, mesh).mean()
+        validate = None if validation is None else lambda params: -self.log_prob_with(params, validation, mesh)
         trained = train_epochs(
             self.loss,
             self.init,
@@ -130,6 +130,7 @@ class TokenGenerator:
             mesh=mesh,
             folder=folder,
             validate=validate,
+            group=None if validation is None else validation.group,
             patience=self.config.patience,
             **options,
         )

@@ -54,11 +54,6 @@ def untrained(config: Config, train: PacketSeries) -> TokenLike:
     return FAMILY[kind_of(config)][0].of(config, train)
 
 
-def passes(config: Config) -> float:
-    """Passes over the training flows that each epoch of `config.train.epochs` costs `fit` at most: selection, refit."""
-    return config.members + 1 - 1 / INNER_FOLDS
-
-
 def fit(
     config: Config,
     train: PacketSeries,

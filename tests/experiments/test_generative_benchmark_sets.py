@@ -36,9 +36,10 @@ def test_hand_crafted_fakes_are_changed_training_flows(name):
 
 
 def test_what_fits_into_seconds():
-    tokens = TokenConfig(train=TrainConfig(batch_size=50))
+    tokens = TokenConfig(train=TrainConfig(batch_size=50, epochs=60))
     assert made.within(9.99, 2.0, 120, tokens, epochs=False) == {"steps": 19}
     assert made.within(0.1, 2.0, 120, tokens, epochs=False) == {"steps": 1}
-    assert made.within(36.0, 2.0, 120, tokens, epochs=True) == {"epochs": 20}  # 72 steps over 2 an epoch times 1.8
-    assert made.within(36.0, 2.0, 20, tokens, epochs=True) == {"epochs": 40}  # one batch of all flows
+    assert made.within(36.0, 2.0, 120, tokens, epochs=True) == {"epochs": 36}  # 72 steps over 2 an epoch
+    assert made.within(29.0, 2.0, 20, tokens, epochs=True) == {"epochs": 58}  # one batch of all flows
+    assert made.within(99.0, 2.0, 120, tokens, epochs=True) == {"epochs": 60}, "no more than configured"
     assert made.within(0.5, 2.0, 120, tokens, epochs=True) == {"epochs": 1}

@@ -14,7 +14,7 @@ from jaxtraffic.errors import ConfigError, DataError, TrainingError
 from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.token_config import TokenConfig
 from jaxtraffic.generate.token_model import TokenGenerator, in_blocks, likelihood_program
-from jaxtraffic.generate.token_training import stop_reached, train_epochs
+from jaxtraffic.generate.token_training import best_epoch, stop_reached, train_epochs
 from jaxtraffic.generate.token_vocabulary import Symbols, Vocabulary, keep_first, new_share
 from jaxtraffic.nn.token_net import TokenNetConfig
 from jaxtraffic.series import PacketSeries
@@ -268,7 +268,7 @@ def test_training_stops_once_the_best_epoch_is_old_and_resumes_to_the_bit(tmp_pa
 
     def validation(after):
         values = iter([3.0, 1.0, 2.0, 1.5, 0.0][after:])
-        return lambda params: next(values) + 1e-3 * float(params["w"][0])
+        return lambda params: np.array([next(values) + 1e-3 * float(params["w"][0])])
 
     whole = train_toy(tmp_path / "whole", validate=validation(0))
     assert whole.best_epoch == 2 and len(whole.validation) == 4 and int(whole.state.step) == 20
@@ -276,7 +276,7 @@ def test_training_stops_once_the_best_epoch_is_old_and_resumes_to_the_bit(tmp_pa
         train_toy(tmp_path / "killed", validate=validation(0), report=kill)
     again = train_toy(tmp_path / "killed", validate=validation(2), resume=True)
     jax.tree.map(np.testing.assert_array_equal, again.state, whole.state)
-    assert again.validation == whole.validation
+    np.testing.assert_array_equal(again.validation, whole.validation)
     one, other = (
         [json.loads(text) for text in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("whole", "killed")
@@ -285,20 +285,38 @@ def test_training_stops_once_the_best_epoch_is_old_and_resumes_to_the_bit(tmp_pa
         assert [line[name] for line in one] == [line[name] for line in other]
     # Chunks of 3 steps are cut at the ends of epochs of 5.
     assert [line["step"] for line in one] == [3, 5, 8, 10, 13, 15, 18, 20]
-    assert not stop_reached([], 1) and stop_reached([1.0, 1.0], 1) and not stop_reached([2.0, 1.0], 1)
+
+
+def test_as_many_epochs_as_are_no_worse_than_the_best_by_a_standard_error():
+    rng = np.random.default_rng(0)
+    level = rng.normal(50, 20, 400)
+    curve = np.array([9.0, 4.0, 1.0, 0.0, 0.02, 0.05, 0.4, 2.0])
+    values = level + curve[:, None] + rng.normal(0, 1, (8, 400))
+    values -= (values.mean(axis=1) - level.mean() - curve)[:, None]
+    difference = np.std(values - values[3], axis=1, ddof=1) / 400**0.5
+    assert difference[5] > 0.05 and difference[6] < 0.4
+    assert best_epoch(values) == 6
+    assert best_epoch(values, np.arange(400)) == 6
+    # What looks like 400 flows are 4 captures of flows that are all alike: a larger error of the same mean.
+    alike = level + curve[:, None] + 0.1 * np.outer((-1.0) ** np.arange(8), np.repeat([1, -1, 1, -1], 100))
+    assert best_epoch(alike) == 4 and best_epoch(alike, np.repeat(np.arange(4), 100)) == 5
+    assert best_epoch(values, np.zeros(400)) == 4, "one capture says nothing of others"
+    assert not stop_reached([], None, 1)
+    assert stop_reached(list(values), None, 2) and not stop_reached(list(values), None, 3)
 
 
 @pytest.mark.slow
 def test_training_ends_where_it_is_told(tmp_path):
     seen = []
-    train_toy(tmp_path / "whole", validate=lambda params: seen.append(float(params["w"][0])) or -len(seen))
+    train_toy(tmp_path / "whole", validate=lambda params: seen.append(float(params["w"][0])) or np.array([-len(seen)]))
     assert len(seen) == TOY.epochs
-    again = train_toy(tmp_path / "whole", validate=lambda params: 0.0, resume=True)
-    assert int(again.state.step) == 5 * TOY.epochs and again.validation == tuple(-n for n in range(1, TOY.epochs + 1))
-    early = train_toy(tmp_path / "early", validate=lambda params: 0.0)
+    again = train_toy(tmp_path / "whole", validate=lambda params: np.zeros(1), resume=True)
+    assert int(again.state.step) == 5 * TOY.epochs
+    np.testing.assert_array_equal(again.validation[:, 0], -np.arange(1, TOY.epochs + 1))
+    early = train_toy(tmp_path / "early", validate=lambda params: np.zeros(1))
     assert int(early.state.step) == 15 and early.best_epoch == 1
     with pytest.raises(TrainingError, match="validation"):
-        train_toy(tmp_path / "nan", validate=lambda params: float("nan"))
+        train_toy(tmp_path / "nan", validate=lambda params: np.array([np.nan]))
 
 
 @pytest.mark.slow
@@ -310,8 +328,7 @@ def test_fit_selects_refits_and_learns(tmp_path):
     made = token_runs.fit(config, train, key=jax.random.key(0), mesh=mesh, folder=tmp_path, report=lines.append)
     phases = [line["phase"] for line in lines]
     assert phases == sorted(phases, reverse=True) and set(phases) == {"selection", "refit"}
-    validation = [line["validation"] for line in lines if "validation" in line]
-    assert lines[-1]["epoch"] == np.argmin(validation) + 1
+    assert lines[-1]["epoch"] == best_epoch(np.load(tmp_path / "selection" / "validation.npy"))
     fresh = series(600, length=6, seed=9)
     untrained = TokenGenerator(config, made.card, made.vocabulary, made.init(jax.random.key(0)))
     told, before = (g.log_prob(fresh, fresh.label).mean() for g in (made, untrained))

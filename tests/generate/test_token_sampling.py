@@ -30,7 +30,5 @@ def test_the_impossible_is_never_drawn(uniform):
     rng = np.random.default_rng(1)
     log_prob = np.where(rng.random((500, 100)) < 0.9, NEVER, rng.normal(0, 3, (500, 100)))
     log_prob[:, 57] = 0.0
-    drawn = np.asarray(
-        pick(jnp.asarray(log_prob, jnp.float32), jnp.full(500, uniform, jnp.float32), jnp.float32(1.0))
-    )
+    drawn = np.asarray(pick(jnp.asarray(log_prob, jnp.float32), jnp.full(500, uniform, jnp.float32), jnp.float32(1.0)))
     assert (np.take_along_axis(log_prob, drawn[:, None], axis=1) > NEVER).all()
