@@ -212,8 +212,9 @@ def within(seconds: float, pace: float, n_flows: int, config: Any, *, epochs: bo
     """The changes to a `TrainConfig` that make training last so many seconds at a pace (steps a second).
 
     With `epochs`, whole ones and no more than the configuration has. All are those of the final training: finding their
-    number on flows held out takes half of the time, and where time is short longer training wins (on folds that no
-    table is of, half the time each: held-out likelihood 0.3 to 2 nats a flow better, discriminative score lower).
+    number on flows held out takes half of the time, and where time is short longer training gives better flows (three
+    real sets, on folds that no table is of: discriminative score 0.06 against 0.12 to 0.18 on protocol_pool, likelihood
+    of test flows from 2 nats better to 0.7 worse).
     """
     if not epochs:
         return {"steps": max(1, math.floor(seconds * pace))}

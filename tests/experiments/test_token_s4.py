@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 import jaxtraffic as jt
+from jaxtraffic.generate.masked_model import MaskedGenerator
 from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.series import from_signed_size
 
@@ -67,6 +68,20 @@ def test_leaves_a_complete_run_folder_that_load_run_opens(experiment, monkeypatc
     assert len(model.sample(jax.random.key(3), np.zeros(5, np.int32))) == 5
     assert call(experiment, monkeypatch, parquet, out, "--fixed-epochs", 3, "--num-samples", 100, "--resume") == 0
     assert "complete" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_masked_model_leaves_the_same_folder(experiment, monkeypatch, parquet, tmp_path):
+    out = tmp_path / "run"
+    more = ("--model", "masked", "--fixed-epochs", 3, "--num-samples", 100)
+    assert call(experiment, monkeypatch, parquet, out, *more) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert np.isfinite(report["utility.weighted_f1_gap"]) and "information.mean" not in report
+    # a bound: no fewer than the bit a packet that the source needs
+    assert 0.8 < report["likelihood.most_bits_per_packet_test"] < 5
+    assert "masked token S4 on toy" in (out / "report.html").read_text()
+    model = jt.generate.load_run(out)
+    assert isinstance(model, MaskedGenerator) and len(pl.read_parquet(out / "samples.parquet")) == 100
 
 
 @pytest.mark.slow
