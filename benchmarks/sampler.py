@@ -29,7 +29,7 @@ import tyro
 from jax.sharding import Mesh
 
 from jaxtraffic import parallel
-from jaxtraffic.generate import sampler, token_model
+from jaxtraffic.generate import sampler, token_family
 from jaxtraffic.generate.model import ACCELERATOR_BLOCK, CPU_BLOCK, Generator
 from jaxtraffic.generate.token_model import TokenGenerator
 
@@ -70,7 +70,7 @@ def main(options: Options) -> dict[str, Any]:
     token.params = subject.random_parameters(token)
     on_cpu = jax.default_backend() == "cpu"
     block = options.block or (CPU_BLOCK if on_cpu else ACCELERATOR_BLOCK)
-    token_block = options.block or (token_model.CPU_BLOCK if on_cpu else token_model.ACCELERATOR_BLOCK)
+    token_block = options.block or (token_family.CPU_BLOCK if on_cpu else token_family.ACCELERATOR_BLOCK)
     labels = generator.draw_labels(options.flows or 4 * block * options.devices)
     mesh = parallel.make_mesh(devices=options.devices)
     peak = measure.matmul_peak(config.denoiser.precision)

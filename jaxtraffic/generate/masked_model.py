@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,51 +13,25 @@ from jax.sharding import Mesh
 
 from jaxtraffic import parallel, prng
 from jaxtraffic.errors import ConfigError
-from jaxtraffic.generate import tokens
-from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.masked_config import MaskedConfig
 from jaxtraffic.generate.masked_sampling import choose, draw, masked_log_probs
-from jaxtraffic.generate.token_config import weight_decay
-from jaxtraffic.generate.token_features import size_features
-from jaxtraffic.generate.token_model import TokenGenerator, in_blocks
-from jaxtraffic.generate.token_training import Trained, train_epochs
-from jaxtraffic.generate.token_vocabulary import Symbols, Tables, Vocabulary
+from jaxtraffic.generate.token_family import TokenFamily, in_blocks, require_temperature
+from jaxtraffic.generate.token_vocabulary import Symbols, Tables
 from jaxtraffic.generate.tokens import END
-from jaxtraffic.nn.masked_net import make_masked_net
+from jaxtraffic.nn.masked_net import MaskedNet, make_masked_net
 from jaxtraffic.series import PacketSeries
 
 
-class MaskedGenerator:
+class MaskedGenerator(TokenFamily):
     """Tokens, bidirectional S4 network, parameters and class names of a generator.
 
     It knows a bound of its likelihood only (`elbo`), and no inter-arrival times.
     """
 
-    def __init__(self, config: MaskedConfig, card: DataCard, vocabulary: Vocabulary, params: Any = None):
-        """Builds the functions of the model; `params` may come later from `train`."""
-        self.config, self.card, self.vocabulary, self.params = config.check(), card, vocabulary, params
-        self.tables: Tables = jax.tree.map(jnp.asarray, vocabulary.tables())
-        self.no_class = len(card.class_names)
-        self.net = make_masked_net(
-            config.net,
-            self.no_class,
-            vocabulary.n_symbols,
-            vocabulary.n_offsets,
-            card.length,
-            features=size_features(vocabulary) if config.size_features else None,
-        )
+    config: MaskedConfig
 
-    @classmethod
-    def of(cls, config: MaskedConfig, train: PacketSeries) -> MaskedGenerator:
-        """An untrained generator with the tokens of these training flows."""
-        tokeniser = tokens.fit(train, atom_share=config.atom_share, bin_bytes=config.bin_bytes)
-        return cls(config, DataCard.of(train), Vocabulary.of(tokeniser, train))
-
-    # What both members of the family do alike.
-    draw_labels = TokenGenerator.draw_labels
-    training_arrays = TokenGenerator.training_arrays
-    _labels = TokenGenerator._labels
-    _checked = TokenGenerator._checked
+    def _make_net(self, n_symbols: int, n_offsets: int, **options: Any) -> MaskedNet:
+        return make_masked_net(self.config.net, self.no_class, n_symbols, n_offsets, self.card.length, **options)
 
     def init(self, key: jax.Array) -> Any:
         """Parameters whose output biases are the log shares of the symbols in training, padding included."""
@@ -93,44 +65,6 @@ class MaskedGenerator:
             self.net, params, self.tables, symbols, shown, masked, dropout_key=prng.stream(key, "dropout")
         )
         return -weight * steps.sum(axis=1) / batch["packets"]
-
-    def train(
-        self,
-        flows: PacketSeries,
-        *,
-        key: jax.Array,
-        mesh: Mesh,
-        folder: Path,
-        validation: PacketSeries | None = None,
-        **options: Any,
-    ) -> Trained:
-        """Trains on flows (`token_training.train_epochs` has the options) and keeps the parameters to sample with.
-
-        With validation flows, training stops once their bound, over the same masks each time, is worse than at its best
-        (`best_epoch`); what is kept then are the last parameters: `token_runs.fit` uses the number of epochs only.
-        """
-        validate = None
-        if validation is not None:
-            labels, draws = np.asarray(validation.label, np.int32), self.config.validation_draws
-
-            def validate(params: Any) -> np.ndarray:
-                return -self._bound(params, validation, labels, prng.stream(key, "validation"), draws, mesh)
-
-        trained = train_epochs(
-            self.loss,
-            self.init,
-            self.training_arrays(flows),
-            dataclasses.replace(self.config.train, weight_decay=weight_decay(self.config.decay, len(flows))),
-            key=key,
-            mesh=mesh,
-            folder=folder,
-            validate=validate,
-            group=None if validation is None else validation.group,
-            patience=self.config.patience,
-            **options,
-        )
-        self.params = trained.state.averaged
-        return trained
 
     def elbo(
         self,
@@ -246,14 +180,13 @@ class MaskedGenerator:
         Raises:
             ConfigError: r outside 0..T, and as in `impute`.
         """
-        first = np.broadcast_to(np.asarray(r, np.int32), (len(flows),))
-        if first.size and (first.min() < 0 or first.max() > self.card.length):
-            raise ConfigError(f"r must be from 0 to {self.card.length}")
-        return self.impute(key, flows, np.arange(self.card.length) < first[:, None], labels, **options)
+        known = np.arange(self.card.length) < self._prefixes(flows, r)[:, None]
+        return self.impute(key, flows, known, labels, **options)
 
-    def _require_length(self, flows: PacketSeries) -> None:
-        if flows.length != self.card.length:
-            raise ConfigError(f"the model knows series of {self.card.length} packets, got {flows.length}")
+    def _held_out(self, params: Any, flows: PacketSeries, key: jax.Array, mesh: Mesh) -> np.ndarray:
+        # The same masks each time.
+        own = (np.asarray(flows.label, np.int32), prng.stream(key, "validation"), self.config.validation_draws)
+        return -self._bound(params, flows, *own, mesh)
 
     def _bound(
         self, params: Any, flows: PacketSeries, labels: np.ndarray, key: jax.Array, n: int, mesh: Mesh | None
@@ -276,8 +209,7 @@ class MaskedGenerator:
         temperature: float = 1.0,
         **options: Any,
     ) -> PacketSeries:
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {temperature}")
+        require_temperature(temperature)
         steps = self.config.steps if steps is None else steps
         if steps < 1:
             raise ConfigError(f"steps must be at least 1, got {steps}")
@@ -285,12 +217,7 @@ class MaskedGenerator:
         first = (prng.stream(key, "sample"), jnp.float32(temperature))
         program = functools.partial(sampling_program, steps=min(steps, self.card.length))
         drawn = in_blocks(program, self, arrays, first=first, **options)
-        metadata = {
-            "class_names": self.card.class_names,
-            "name": f"{self.card.name}-masked",
-            "size_layer": self.card.size_layer,
-        }
-        return self.vocabulary.decode(drawn.symbols, drawn.uniform, np.minimum(labels, self.no_class - 1), **metadata)
+        return self.vocabulary.decode(drawn.symbols, drawn.uniform, **self._made("masked", labels))
 
 
 @functools.lru_cache(maxsize=16)

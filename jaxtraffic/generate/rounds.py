@@ -14,6 +14,7 @@ from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.config import from_dict
 from jaxtraffic.generate.model import Generator
+from jaxtraffic.generate.token_family import TokenFamily
 from jaxtraffic.nn import is_state_space
 from jaxtraffic.train import Checkpoints, init_state, make_optimizer, total_steps
 
@@ -23,7 +24,7 @@ def folder_of(folder: Path, number: int) -> Path:
     return folder if number == 0 else folder / f"reflow-{number}"
 
 
-def load_run(folder: str | Path) -> Generator | token_runs.TokenLike:
+def load_run(folder: str | Path) -> Generator | TokenFamily:
     """Loads the generator of a run folder: newest checkpoint (of the last round of reflow), scale and class names.
 
     A folder of `experiments/token_s4.py` gives its `TokenGenerator` or `MaskedGenerator`.

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import operator
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,50 +12,28 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxtraffic import parallel, prng
-from jaxtraffic.errors import ConfigError
-from jaxtraffic.generate import tokens
-from jaxtraffic.generate.card import DataCard
-from jaxtraffic.generate.token_config import TokenConfig, weight_decay
-from jaxtraffic.generate.token_features import size_features
+from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_family import TokenFamily, in_blocks, require_temperature
 from jaxtraffic.generate.token_probability import step_log_probs
 from jaxtraffic.generate.token_sampling import draw
-from jaxtraffic.generate.token_training import Trained, train_epochs
-from jaxtraffic.generate.token_vocabulary import Symbols, Tables, Vocabulary
+from jaxtraffic.generate.token_vocabulary import Symbols, Tables
 from jaxtraffic.nn.token_ensemble import ensembled
-from jaxtraffic.nn.token_net import make_token_net
+from jaxtraffic.nn.token_net import TokenNet, make_token_net
 from jaxtraffic.series import PacketSeries
 
-CPU_BLOCK, ACCELERATOR_BLOCK = 256, 8192
-"""Flows that one device takes at a time. Fixed shapes per device keep samples equal to the bit on 1 and 8 devices."""
 
-
-class TokenGenerator:
+class TokenGenerator(TokenFamily):
     """Tokens, causal S4 network, parameters and class names of a generator.
 
     `log_prob` is exact: it is the probability with which `sample` at temperature 1 draws that flow.
     """
 
-    def __init__(self, config: TokenConfig, card: DataCard, vocabulary: Vocabulary, params: Any = None):
-        """Builds the functions of the model; `params` may come later from `train`."""
-        self.config, self.card, self.vocabulary, self.params = config.check(), card, vocabulary, params
-        self.tables: Tables = jax.tree.map(jnp.asarray, vocabulary.tables())
-        self.no_class = len(card.class_names)
-        net = make_token_net(
-            config.net,
-            self.no_class,
-            vocabulary.n_symbols,
-            vocabulary.n_offsets,
-            card.length,
-            n_iats=vocabulary.n_iats,
-            features=size_features(vocabulary) if config.size_features else None,
-        )
-        self.net = net if config.members == 1 else ensembled(net, config.members)
+    config: TokenConfig
 
-    @classmethod
-    def of(cls, config: TokenConfig, train: PacketSeries) -> TokenGenerator:
-        """An untrained generator with the tokens of these training flows."""
-        tokeniser = tokens.fit(train, atom_share=config.atom_share, bin_bytes=config.bin_bytes, iat=config.iat)
-        return cls(config, DataCard.of(train), Vocabulary.of(tokeniser, train))
+    def _make_net(self, n_symbols: int, n_offsets: int, **options: Any) -> TokenNet:
+        sizes = (self.no_class, n_symbols, n_offsets, self.card.length)
+        net = make_token_net(self.config.net, *sizes, n_iats=self.vocabulary.n_iats, **options)
+        return net if self.config.members == 1 else ensembled(net, self.config.members)
 
     def init(self, key: jax.Array) -> Any:
         """Parameters whose output biases are the log shares of the symbols in training."""
@@ -91,56 +66,6 @@ class TokenGenerator:
         )
         return -steps.sum(axis=1) / batch["packets"]
 
-    def training_arrays(self, flows: PacketSeries) -> dict[str, Any]:
-        """Training flows as host arrays [flow, ...]: "symbols", "label", "packets" (the mean number of packets)."""
-        packets = np.full(len(flows), np.asarray(flows.n_packets).mean() + 1e-6, np.float32)
-        return {
-            "symbols": self.vocabulary.encode(flows),
-            "label": np.asarray(flows.label, np.int32),
-            "packets": packets,
-        }
-
-    def train(
-        self,
-        flows: PacketSeries,
-        *,
-        key: jax.Array,
-        mesh: Mesh,
-        folder: Path,
-        validation: PacketSeries | None = None,
-        **options: Any,
-    ) -> Trained:
-        """Trains on flows (`token_training.train_epochs` has the options) and keeps the parameters to sample with.
-
-        With validation flows, training stops once they are less likely than at their best (`best_epoch`); what is kept
-        then are the last parameters: `fit` uses the number of epochs only.
-
-        Raises:
-            ConfigError: several members; `fit` trains them one by one.
-        """
-        if self.config.members > 1:
-            raise ConfigError("the members of an ensemble are trained one by one: token_runs.fit")
-        validate = None if validation is None else lambda params: -self.log_prob_with(params, validation, mesh)
-        trained = train_epochs(
-            self.loss,
-            self.init,
-            self.training_arrays(flows),
-            dataclasses.replace(self.config.train, weight_decay=weight_decay(self.config.decay, len(flows))),
-            key=key,
-            mesh=mesh,
-            folder=folder,
-            validate=validate,
-            group=None if validation is None else validation.group,
-            patience=self.config.patience,
-            **options,
-        )
-        self.params = trained.state.averaged
-        return trained
-
-    def draw_labels(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """n labels [n] int32 drawn from the class shares of the training flows."""
-        return self.card.draw_labels(n, seed=seed)
-
     def log_prob(
         self, flows: PacketSeries, labels: np.ndarray | Sequence[int] | None = None, *, mesh: Mesh | None = None
     ) -> np.ndarray:
@@ -168,10 +93,6 @@ class TokenGenerator:
         The end of a flow counts at the position after its last packet; positions after it are 0.
         """
         return self._steps(self.params, flows, self._labels(labels, len(flows)), mesh)
-
-    def log_prob_with(self, params: Any, flows: PacketSeries, mesh: Mesh | None = None) -> np.ndarray:
-        """log p(x | own label) of flows [flow] float64 under other parameters of this network."""
-        return self._steps(params, flows, np.asarray(flows.label, np.int32), mesh).sum(axis=1, dtype=np.float64)
 
     def sample(
         self,
@@ -241,30 +162,17 @@ class TokenGenerator:
         Raises:
             ConfigError: r outside 0..T, and as in `sample`.
         """
-        known = np.broadcast_to(np.asarray(r, np.int32), (len(flows),))
-        if known.size and (known.min() < 0 or known.max() > self.card.length):
-            raise ConfigError(f"r must be from 0 to {self.card.length}")
+        known = self._prefixes(flows, r)
         made, _ = self._draw(
             key, self._labels(labels, len(flows)), self.vocabulary.encode(flows), known, given_flows=flows, **options
         )
         return made if labels is not None else made.replace(label=np.asarray(flows.label, np.int32))
 
-    def _labels(self, labels: np.ndarray | Sequence[int] | None, n: int) -> np.ndarray:
-        if labels is not None:
-            return self._checked(labels, n)
-        if not self.config.train.class_dropout:
-            raise ConfigError("p(x) without a label needs training with --class-dropout above 0")
-        return np.full(n, self.no_class, np.int32)
-
-    def _checked(self, labels: np.ndarray | Sequence[int], n: int) -> np.ndarray:
-        labels = np.asarray(labels, np.int32)
-        if labels.shape != (n,) or (n and (labels.min() < 0 or labels.max() >= self.no_class)):
-            raise ConfigError(f"labels must be {n} integers from 0 to {self.no_class - 1}")
-        return labels
+    def _held_out(self, params: Any, flows: PacketSeries, key: jax.Array, mesh: Mesh) -> np.ndarray:
+        return -self._steps(params, flows, np.asarray(flows.label, np.int32), mesh).sum(axis=1, dtype=np.float64)
 
     def _steps(self, params: Any, flows: PacketSeries, labels: np.ndarray, mesh: Mesh | None) -> np.ndarray:
-        if flows.length != self.card.length:
-            raise ConfigError(f"the model knows series of {self.card.length} packets, got {flows.length}")
+        self._require_length(flows)
         arrays = (self.vocabulary.encode(flows), labels)
         (steps,) = in_blocks(likelihood_program, self, arrays, params=params, mesh=mesh)
         return steps
@@ -280,55 +188,13 @@ class TokenGenerator:
         given_flows: PacketSeries | None = None,
         **options: Any,
     ) -> tuple[PacketSeries, np.ndarray]:
-        if not temperature > 0:
-            raise ConfigError(f"temperature must be above 0, got {temperature}")
+        require_temperature(temperature)
         arrays = (np.arange(labels.size, dtype=np.int32), labels, given, r)
         first = (prng.stream(key, "sample"), jnp.float32(temperature))
         drawn = in_blocks(sampling_program, self, arrays, first=first, **options)
-        metadata = {
-            "class_names": self.card.class_names,
-            "name": f"{self.card.name}-token",
-            "size_layer": self.card.size_layer,
-        }
-        shown = np.minimum(labels, self.no_class - 1)
-        made = self.vocabulary.decode(drawn.symbols, drawn.uniform, shown, given=given_flows, r=r, **metadata)
+        known = {"given": given_flows, "r": r}
+        made = self.vocabulary.decode(drawn.symbols, drawn.uniform, **self._made("token", labels), **known)
         return made, drawn.log_prob
-
-
-def in_blocks(
-    program: Callable[[TokenGenerator, Mesh], Any],
-    generator: TokenGenerator,
-    arrays: Any,
-    *,
-    params: Any = None,
-    first: tuple[Any, ...] = (),
-    mesh: Mesh | None = None,
-    block: int | None = None,
-    report: Callable[[int], None] = lambda done: None,
-) -> Any:
-    """Runs a program over host arrays [flow, ...], a fixed number of flows a device at a time; results on the host.
-
-    The program is called with tables, parameters (those of the generator unless given), `first` and a block of arrays.
-    """
-    params = generator.params if params is None else params
-    mesh = parallel.make_mesh() if mesh is None else mesh
-    block = (CPU_BLOCK if jax.default_backend() == "cpu" else ACCELERATOR_BLOCK) if block is None else block
-    n, chunk = jax.tree.leaves(arrays)[0].shape[0], block * mesh.shape["data"]
-    if not n:
-        raise ConfigError("a token generator needs at least one flow")
-    if params is None:
-        raise ConfigError("the token generator has no parameters yet: train or load it first")
-    with jax.set_mesh(mesh):
-        run = program(generator, mesh)
-        shared = (*parallel.put_replicated((generator.tables, params), mesh), *first)
-        parts = []
-        for begin in range(0, n, chunk):
-            rows = np.minimum(np.arange(begin, begin + chunk), n - 1)
-            own = parallel.put_over_data(jax.tree.map(operator.itemgetter(rows), arrays), mesh)
-            # To the host one chunk at a time: this is what bounds the memory.
-            parts.append(jax.tree.map(parallel.to_host, run(*shared, *own)))
-            report(min(begin + chunk, n))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n], *parts)
 
 
 @functools.lru_cache(maxsize=16)

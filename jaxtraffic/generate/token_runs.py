@@ -20,6 +20,7 @@ from jaxtraffic.generate.card import DataCard
 from jaxtraffic.generate.masked_config import MaskedConfig
 from jaxtraffic.generate.masked_model import MaskedGenerator
 from jaxtraffic.generate.token_config import TokenConfig
+from jaxtraffic.generate.token_family import TokenFamily
 from jaxtraffic.generate.token_model import TokenGenerator
 from jaxtraffic.generate.token_vocabulary import Vocabulary
 from jaxtraffic.nn.masked_net import MaskedNetConfig
@@ -35,7 +36,6 @@ INNER_FOLDS = 5
 """Parts that training flows are dealt into where no validation is given; one of them is held out."""
 
 Config = TokenConfig | MaskedConfig
-TokenLike = TokenGenerator | MaskedGenerator
 
 FAMILY = {
     "causal": (TokenGenerator, TokenConfig, TokenNetConfig),
@@ -49,7 +49,7 @@ def kind_of(config: Config) -> str:
     return "masked" if isinstance(config, MaskedConfig) else "causal"
 
 
-def untrained(config: Config, train: PacketSeries) -> TokenLike:
+def untrained(config: Config, train: PacketSeries) -> TokenFamily:
     """The generator of a configuration, with the tokens of these training flows and no parameters."""
     return FAMILY[kind_of(config)][0].of(config, train)
 
@@ -66,7 +66,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     report: Callable[[dict[str, float]], None] = lambda line: None,
-) -> TokenLike:
+) -> TokenFamily:
     """Finds the number of epochs on flows held out, then trains a new network on all flows for that many.
 
     The learning rate of the first training falls until `config.train.epochs`, that of the second until its own end: a
@@ -124,7 +124,7 @@ def fit(
     return generator
 
 
-def save(generator: TokenLike, folder: str | Path) -> None:
+def save(generator: TokenFamily, folder: str | Path) -> None:
     """Writes token_model.json, tokeniser.npz and parameters.npz into a folder, each at once."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def save(generator: TokenLike, folder: str | Path) -> None:
     temporary.replace(folder / MODEL_FILE)
 
 
-def load(folder: str | Path) -> TokenLike:
+def load(folder: str | Path) -> TokenFamily:
     """Reads a generator that `save` wrote.
 
     Raises:

@@ -13,7 +13,8 @@ from jaxtraffic import parallel
 from jaxtraffic.errors import ConfigError, DataError, TrainingError
 from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.token_config import TokenConfig
-from jaxtraffic.generate.token_model import TokenGenerator, in_blocks, likelihood_program
+from jaxtraffic.generate.token_family import in_blocks
+from jaxtraffic.generate.token_model import TokenGenerator, likelihood_program
 from jaxtraffic.generate.token_training import best_epoch, stop_reached, train_epochs
 from jaxtraffic.generate.token_vocabulary import Symbols, Vocabulary, keep_first, new_share
 from jaxtraffic.nn.token_net import TokenNetConfig
