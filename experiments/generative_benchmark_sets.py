@@ -20,6 +20,7 @@ from token_progress import epochs_shown
 from jaxtraffic import augment, datasets, evaluate, generate, prng, scaling
 from jaxtraffic.command.run_folder import write_config
 from jaxtraffic.errors import DataError
+from jaxtraffic.evaluate.times import has_times
 from jaxtraffic.generate import token_runs
 from jaxtraffic.generate.masked_config import MaskedConfig
 from jaxtraffic.generate.token_config import TokenConfig
@@ -95,11 +96,9 @@ class Maker:
                 drawn = self._trained(model, train, folder, key, seed, seconds, missing, spent)
             else:
                 drawn = ((k, resampled(model, train, key, seed=seed, draw=k)) for k in missing)
-            # times between packets only where the model has them
-            iat = getattr(self.configs.get(model), "iat", model not in TRAINED)
             for draw, flows in drawn:
                 write_atomically(cost, json.dumps(spent).encode())
-                datasets.write_parquet(flows.replace(group=None), folder / samples_of(draw), iat=iat)
+                datasets.write_parquet(flows.replace(group=None), folder / samples_of(draw), iat=has_times(flows))
         if not self.keep_checkpoints:
             for place in list(folder.rglob("checkpoints")):
                 shutil.rmtree(place, ignore_errors=True)

@@ -7,8 +7,8 @@ masked diffusion over the same tokens instead, which knows a bound of it and fil
     python experiments/token_s4.py --dataset cesnet_quic
 
 runs on a simulated stand-in where the real data is absent, and says so. A fifth of the training flows (whole captures)
-says after how many epochs the likelihood of unseen flows stops rising; a new network is then trained on all training
-flows for so many. Cost: some minutes on 2 CPU cores.
+says for how many epochs the likelihood of unseen flows stays within a standard error of its best; a new network is then
+trained on all training flows for so many. Cost: some minutes on 2 CPU cores.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Options(JudgingOptions):
     fixed_epochs: int | None = None
     """Train for so many epochs, without holding flows out to find the number."""
     patience: int | None = None
-    """Epochs without a better likelihood of flows held out before training stops."""
+    """Epochs in which flows held out are less likely than at their best, by a standard error, before training stops."""
     batch_size: int | None = None
     """Flows per step over all devices."""
     learning_rate: float | None = None

@@ -65,6 +65,32 @@ def scores_of_confusion(confusion: np.ndarray) -> dict[str, Any]:
     }
 
 
+def capture_accuracy_gap(y: np.ndarray, first: np.ndarray, second: np.ndarray, group: np.ndarray) -> dict[str, float]:
+    """Accuracy of the second classifier minus that of the first, every group (capture) of test flows counting alike.
+
+    Where a few captures hold most test flows, F1 is decided by whether these fall on one side; this is not.
+
+    Args:
+        y: labels [flow].
+        first: predictions [flow].
+        second: predictions [flow].
+        group: [flow] number of each flow's capture.
+
+    Returns:
+        `capture_accuracy_gap`, a fraction; its standard error over captures; `n_captures`.
+    """
+    _, index, counts = np.unique(np.asarray(group), return_inverse=True, return_counts=True)
+    right = (np.asarray(second) == y).astype(np.float64) - (np.asarray(first) == y)
+    by_capture = np.bincount(index, right) / counts
+    n = len(counts)
+    stderr = by_capture.std(ddof=1) / math.sqrt(n) if n > 1 else math.nan
+    return {
+        "capture_accuracy_gap": float(by_capture.mean()),
+        "capture_accuracy_gap_stderr": float(stderr),
+        "n_captures": n,
+    }
+
+
 def f1_difference_stderr(y: np.ndarray, first: np.ndarray, second: np.ndarray, seed: int = 0) -> dict[str, float]:
     """Standard errors of the F1 differences of two classifiers on the same test flows, `weighted_f1` and `macro_f1`.
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxtraffic.classify.scores import f1_per_class
+from jaxtraffic.classify.scores import capture_accuracy_gap, f1_per_class
 from jaxtraffic.classify.trees import n_cores
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.evaluate.classification import features
@@ -112,6 +112,7 @@ def judge_sets(
     Groups of keys of each set:
 
     * `utility.*`: see `utility`; also `utility.distinct.*`, on test flows of which no two share sequence and label;
+      `utility.capture_accuracy_gap` (and `_stderr`, `utility.n_captures`), where test flows come from several captures;
       and `utility.per_class.<class name>.f1_real`, `.f1_synthetic`, `.n_test` for the classes in `test`.
     * `augmentation.*`: see `augmentation`.
     * `discriminative.score`, `.stderr`, `.n_test` against `train`; `.held_out_score` (and `_stderr`, `_n_test`)
@@ -175,6 +176,7 @@ def judge_sets(
         score = discriminative_score(held_out, flows, seed, params)
         return {f"held_out_{name}": value for name, value in score.items()}
 
+    several_captures = test.group is not None and len(np.unique(test.group)) > 1
     figures: dict[str, dict[str, float | int]] = {}
     curves: dict[str, dict[str, dict[str, Any]]] = {}
     with ThreadPoolExecutor(workers) as pool:
@@ -217,6 +219,8 @@ def judge_sets(
         base, joined, alone = (future.result() for future in futures)
         figures[name] |= under("utility", utility_of(y, base, alone, seed))
         figures[name] |= under("utility.distinct", utility_of(y[distinct], base[distinct], alone[distinct], seed))
+        if several_captures:
+            figures[name] |= under("utility", capture_accuracy_gap(y, base, alone, test.group))
         figures[name] |= under("augmentation", augmentation_of(y, base, joined, seed))
         if name in sets:
             figures[name] |= _per_class(train.class_names, y, base, alone)

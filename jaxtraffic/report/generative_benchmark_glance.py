@@ -17,6 +17,7 @@ __all__ = ["FIGURES", "Glance", "build_glances", "markdown", "rich_tables", "sec
 FIGURES = (
     Half("utility.weighted_f1_gap", "weighted F1 gap"),
     Half("utility.macro_f1_gap", "macro F1 gap"),
+    Half("utility.capture_accuracy_gap", "accuracy gap, captures alike"),
     Half("discriminative.score", "discriminative, train"),
     Half("discriminative.held_out_score", "discriminative, held-out"),
     Half("discriminative.distinct_score", "discriminative, each once"),
@@ -94,7 +95,7 @@ def seconds_of(seconds: float | None) -> str:
         return "Each model was trained for as many steps or epochs as it says itself, not for equal times."
     return (
         f"Equal training time: {seconds:g} s for each trained model in each run, made into steps or epochs beforehand "
-        "by the pace measured on its flows; early stopping may end sooner."
+        "by the pace measured on its flows; a token model takes no more epochs than it is configured for."
     )
 
 

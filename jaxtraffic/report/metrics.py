@@ -108,6 +108,16 @@ _BY_CLASS = (
         headline=True,
     ),
     Metric(
+        "utility.capture_accuracy_gap",
+        "Utility: accuracy gap, captures alike",
+        "higher",
+        "Share of the test flows that are classified right, averaged over captures, as a difference like the others.",
+        "Captures of a single flow count as much as large ones.",
+        stderr="utility.capture_accuracy_gap_stderr",
+        n="utility.n_captures",
+        signed=True,
+    ),
+    Metric(
         "utility.distinct.weighted_f1_gap",
         "Utility, distinct test flows: weighted F1 gap",
         "higher",

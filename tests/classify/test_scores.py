@@ -68,3 +68,21 @@ def test_scores_of_a_confusion_matrix_by_hand():
 def test_what_is_no_confusion_matrix_is_refused(confusion, message):
     with pytest.raises(ConfigError, match=message):
         scores.scores_of_confusion(confusion)
+
+
+def test_every_capture_counts_alike_in_the_accuracy_gap():
+    rng = np.random.default_rng(5)
+    y, group = rng.integers(4, size=300), rng.integers(7, size=300) * 11
+    first, second = (np.where(rng.random(300) < share, y, 3 - y) for share in (0.6, 0.8))
+    gaps = []
+    for capture in sorted(set(group.tolist())):
+        own = [i for i in range(300) if group[i] == capture]
+        gaps.append(sum((second[i] == y[i]) - float(first[i] == y[i]) for i in own) / len(own))
+    found = scores.capture_accuracy_gap(y, first, second, group)
+    assert found["capture_accuracy_gap"] == pytest.approx(np.mean(gaps))
+    assert found["capture_accuracy_gap_stderr"] == pytest.approx(np.std(gaps, ddof=1) / 7**0.5)
+    assert found["n_captures"] == 7
+    # one large capture on the wrong side moves F1, and here one in eleven
+    y, group = np.zeros(110, int), np.repeat(np.arange(11), [100] + [1] * 10)
+    wrong = np.where(group == 0, 1, 0)
+    assert scores.capture_accuracy_gap(y, y, wrong, group)["capture_accuracy_gap"] == pytest.approx(-1 / 11)

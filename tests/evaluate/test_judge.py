@@ -95,7 +95,7 @@ def sets():
     return {
         "train": train,
         "held_out": held_out,
-        "test": held_out[:120],
+        "test": held_out[:120].replace(group=np.arange(120, dtype=np.int32) // 10),
         "synthetic": templates(400, 3),
         "references": {"bootstrap": evaluate.bootstrap(train, train.label, 4), "marginals": templates(300, 9)},
     }
@@ -111,6 +111,7 @@ def test_the_judgement_has_the_keys_that_others_script_against(judged):
     keys = [
         *(f"utility.{a}_f1_{e}" for a in ("weighted", "macro") for e in ("real", "synthetic", "gap", "gap_stderr")),
         *(f"utility.distinct.{a}_f1_gap" for a in ("weighted", "macro")),
+        *(f"utility.{name}" for name in ("capture_accuracy_gap", "capture_accuracy_gap_stderr", "n_captures")),
         *(f"augmentation.{a}_f1{e}" for a in ("weighted", "macro") for e in ("", "_gain", "_gain_stderr")),
         *(f"discriminative.{name}" for name in ("score", "stderr", "n_test", "distinct_score", "distinct_stderr")),
         *(f"fidelity.{name}" for name in ("copy_rate", "distinct_share", "n_distinct", "zero_share", "mean_packets")),

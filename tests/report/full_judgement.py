@@ -18,7 +18,10 @@ COVERAGE = (
     "used_share",
 )
 FIGURES = {
-    "utility": ("weighted_f1_real", "weighted_f1_synthetic", "weighted_f1_gap", "macro_f1_gap"),
+    "utility": (
+        *("weighted_f1_real", "weighted_f1_synthetic", "weighted_f1_gap", "macro_f1_gap"),
+        *("capture_accuracy_gap", "n_captures"),
+    ),
     "utility.distinct": ("weighted_f1_gap", "macro_f1_gap"),
     "augmentation": ("weighted_f1_gain", "macro_f1_gain"),
     "discriminative": ("score", "held_out_score", "distinct_score", "logistic_score"),
