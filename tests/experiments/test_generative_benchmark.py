@@ -240,6 +240,11 @@ def test_a_broken_file_of_a_model_is_named(tmp_path, fake):
         maker.make("token_s4", toy(100), tmp_path, fold=0, seed=0, seconds=5.0)
 
 
+def test_folds_that_choices_were_made_on_are_skipped():
+    assert script._folds(dataclasses.replace(script.Options(), folds=3, skip_folds=(1, 2))) == [0, 3, 4]
+    assert script._folds(script.Options()) == [0, 1, 2, 3, 4]
+
+
 def test_seconds_of_each_data_set():
     def seconds(*given):
         return script._seconds(dataclasses.replace(script.Options(), train_seconds=given), ("a", "b"))
