@@ -79,11 +79,11 @@ class S4(nnx.Module):
         u = constrain(u, "data", None, "channel")
         return constrain(convolution.convolve(operator, u) + self.d[...].astype(u.dtype) * u, "data", None, "channel")
 
-    def step(self, state: ssm.State, u: jax.Array) -> tuple[ssm.State, jax.Array]:
+    def step(self, state: ssm.Pair, u: jax.Array) -> tuple[ssm.Pair, jax.Array]:
         """Recurrent form, causal layers only: state of `ssm.initial_state`, u [batch, channel]."""
         if self.c.shape[0] != 1:
             raise ConfigError("the recurrent form exists for causal layers only; build with bidirectional=False")
-        state, y = ssm.step(ssm.discretise(self.parameters(), self.method), state, u)
+        state, y = ssm.step(ssm.recurrence(ssm.discretise(self.parameters(), self.method)), state, u)
         return state, y + self.d[...] * u
 
 

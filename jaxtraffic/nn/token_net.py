@@ -82,7 +82,7 @@ class TokenState(NamedTuple):
     """
 
     context: jax.Array
-    layers: tuple[ssm.State, ...]
+    layers: tuple[ssm.Pair, ...]
     position: jax.Array
     fixed: Any
 
@@ -192,8 +192,8 @@ class CausalBlock(Block):
         return x + gate2[:, None] * self._fed_forward(modulate(self.norm2(x), shift2, scale2))
 
     def advance(
-        self, x: jax.Array, modulations: tuple[jax.Array, ...], bank: ssm.Discrete, state: ssm.State
-    ) -> tuple[ssm.State, jax.Array]:
+        self, x: jax.Array, modulations: tuple[jax.Array, ...], bank: ssm.Recurrence, state: ssm.Pair
+    ) -> tuple[ssm.Pair, jax.Array]:
         """One packet: x [batch, width] -> (state, x)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = modulations
         u = self.norm1(x) * (1 + scale1) + shift1
@@ -302,7 +302,7 @@ class CausalS4(nnx.Module):
         fixed = (
             tuple(block.modulations(condition) for block in self.blocks),
             tuple(jnp.split(self.modulation(nnx.silu(condition)), 2, axis=-1)),
-            self._discretised(),
+            self._recurrences(),
         )
         layers = tuple(ssm.initial_state(bank, label.shape[0]) for bank in fixed[2])
         empty = jnp.zeros((label.shape[0], self.token.features), jnp.float32)
@@ -351,7 +351,7 @@ class CausalS4(nnx.Module):
         kernels = jnp.split(ssm.kernel(self._banks(), length, method=self._method), len(self.blocks), axis=1)
         return [convolution.operator(kernel) for kernel in kernels]
 
-    def _discretised(self) -> tuple[ssm.Discrete, ...]:
+    def _recurrences(self) -> tuple[ssm.Recurrence, ...]:
         whole = ssm.discretise(self._banks(), self._method)
         parts = {
             name: jnp.split(leaf, len(self.blocks), axis=1 if name == "c" else 0)
@@ -359,7 +359,8 @@ class CausalS4(nnx.Module):
             if leaf is not None
         }
         return tuple(
-            ssm.Discrete(**{name: part[number] for name, part in parts.items()}) for number in range(len(self.blocks))
+            ssm.recurrence(ssm.Discrete(**{name: part[number] for name, part in parts.items()}))
+            for number in range(len(self.blocks))
         )
 
     def _kept(self, key: jax.Array | None, batch: int, width: int) -> list[tuple[jax.Array, jax.Array] | None]:

@@ -11,7 +11,6 @@ from flax import nnx
 from jaxtraffic import parallel
 from jaxtraffic.errors import ConfigError
 from jaxtraffic.nn import S4, DenoiserConfig, functional, is_state_space, make_denoiser
-from jaxtraffic.nn.ssm import State
 
 SMALL = DenoiserConfig(width=16, blocks=2, mlp_ratio=2.0, embedding=8, state=8)
 
@@ -42,7 +41,7 @@ def test_layer_steps_equal_its_convolution(space):
     params = init(jax.random.key(0))
     u = jax.random.normal(jax.random.key(1), (3, 20, 5))
     whole = apply(params, u)
-    state = State(jnp.zeros((4, 3, 5)), jnp.zeros((4, 3, 5)))
+    state = tuple(jnp.zeros((2, 3, 4, 5)))
     for packet in range(20):
         state, y = apply(params, state, u[:, packet], method="step")
         np.testing.assert_allclose(y, whole[:, packet], atol=2e-5)
@@ -51,7 +50,7 @@ def test_layer_steps_equal_its_convolution(space):
 def test_bidirectional_layer_has_no_recurrent_form():
     init, apply = functional(lambda rngs: S4(2, state=4, rngs=rngs))
     with pytest.raises(ConfigError, match="causal"):
-        apply(init(jax.random.key(0)), State(*jnp.zeros((2, 2, 1, 2))), jnp.zeros((1, 2)), method="step")
+        apply(init(jax.random.key(0)), tuple(jnp.zeros((2, 1, 2, 2))), jnp.zeros((1, 2)), method="step")
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,10 @@ def test_recurrence_equals_convolution(space, method):
         c = rng.standard_normal(8) + 1j * rng.standard_normal(8)
         parameters = bank(hippo.diagonal(16, space.removeprefix("diag-")), np.ones(8, complex), c, 0.02)
     u = np.random.default_rng(0).standard_normal((3, 40, 1)).astype(np.float32)
-    discrete = ssm.discretise(parameters, method)
+    recurrence = ssm.recurrence(ssm.discretise(parameters, method))
     _, y = jax.lax.scan(
-        lambda state, packet: ssm.step(discrete, state, packet),
-        ssm.initial_state(discrete, 3),
+        lambda state, packet: ssm.step(recurrence, state, packet),
+        ssm.initial_state(recurrence, 3),
         jnp.moveaxis(jnp.asarray(u), 1, 0),
     )
     kernel = np.asarray(ssm.kernel(parameters, 40, method=method)[0, 0], np.float64)
