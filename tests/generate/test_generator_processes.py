@@ -58,6 +58,7 @@ def test_samples_and_information_are_the_same_on_eight_devices_and_compile_once(
     assert made.sample(jax.random.key(3), labels[:4], block=4).name == f"toy-{suffix}"
 
 
+@pytest.mark.slow
 def test_information_leaves_the_flows_as_they_are_and_compiles_once():
     made = make("flow")
     mesh = parallel.make_mesh(devices=1)

@@ -13,6 +13,7 @@ CONFIG = TokenNetConfig(width=8, blocks=1, embedding=4, head=6, state=4)
 FEATURES = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_the_tables_are_the_free_part_plus_the_map():
     """Reference: the same network without features, its tables added up by hand."""
     plain = make_token_net(CONFIG, 2, 7, 3, 5, n_iats=4)
