@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxtraffic.nn.tied import TABLES, tied
 from jaxtraffic.nn.token_net import TokenNetConfig, make_token_net
