@@ -140,8 +140,8 @@ def train_epochs(
         asked, kept = sum("validation" in line for line in lines), folder / "validation.npy"
         validation = list(np.load(kept, allow_pickle=False)[:asked]) if asked else []
         data = parallel.put_replicated(arrays, mesh)
-        saved, compiled = step, None
-        while step < last and not stop_reached(validation, group, patience):
+        saved, compiled, stopped = step, None, stop_reached(validation, group, patience)
+        while step < last and not stopped:
             epoch_end = min((step // per_epoch + 1) * per_epoch, last)
             arguments = (state, data, step_key, jnp.int32(epoch_end))
             if compiled is None:
@@ -166,6 +166,7 @@ def train_epochs(
             if step == epoch_end and validate is not None:
                 validation.append(np.asarray(validate(state.averaged), np.float64))
                 line["validation"] = float(validation[-1].mean())
+                stopped = stop_reached(validation, group, patience)
             _require_finite(line, folder)
             if parallel.is_main():
                 if "validation" in line:
@@ -176,7 +177,7 @@ def train_epochs(
                 with (folder / "metrics.jsonl").open("a") as file:
                     file.write(json.dumps(line) + "\n")
             report(line)
-            done = step == last or stop_reached(validation, group, patience)
+            done = step == last or stopped
             if step - saved >= config.checkpoint_steps or done or interrupted.is_set():
                 checkpoints.save(step, state)
                 saved = step

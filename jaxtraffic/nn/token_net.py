@@ -352,16 +352,9 @@ class CausalS4(nnx.Module):
         return [convolution.operator(kernel) for kernel in kernels]
 
     def _recurrences(self) -> tuple[ssm.Recurrence, ...]:
-        whole = ssm.discretise(self._banks(), self._method)
-        parts = {
-            name: jnp.split(leaf, len(self.blocks), axis=1 if name == "c" else 0)
-            for name, leaf in whole._asdict().items()
-            if leaf is not None
-        }
-        return tuple(
-            ssm.recurrence(ssm.Discrete(**{name: part[number] for name, part in parts.items()}))
-            for number in range(len(self.blocks))
-        )
+        leaves, tree = jax.tree.flatten(ssm.recurrence(ssm.discretise(self._banks(), self._method)))
+        parts = zip(*(jnp.split(leaf, len(self.blocks), axis=-1) for leaf in leaves), strict=True)
+        return tuple(jax.tree.unflatten(tree, part) for part in parts)
 
     def _kept(self, key: jax.Array | None, batch: int, width: int) -> list[tuple[jax.Array, jax.Array] | None]:
         """Dropout of each block's branches."""
